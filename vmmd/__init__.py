@@ -1,0 +1,7 @@
+"""vmmd: a microVM monitor.
+
+Imports nothing: a cold start binds its socket before it loads the rest, and
+``import vmmd`` must stay free for programs that want one module of it.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,95 @@
+#ifndef VMMD_VIRTIO_RING_H
+#define VMMD_VIRTIO_RING_H
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "vmmd/memory.h"
+
+/* The split virtqueue (virtio 1.2, 2.7), device side. Guest memory is hostile:
+ * a descriptor is copied once, then checked, then used. A ring that breaks the
+ * rules is `broken` for good (until the driver resets the device) and `fault`
+ * says which rule, in static text. */
+
+#if 0
+// cffi>
+struct iovec {
+    void *iov_base;
+    size_t iov_len;
+};
+// <cffi
+#endif
+
+// cffi>
+#define RING_MAX_SIZE 256
+
+enum ring_result { RING_EMPTY = 0, RING_CHAIN = 1, RING_BROKEN = 2 };
+
+struct ring {
+    const struct guest_memory *mem;
+    uint64_t desc;
+    uint64_t avail;
+    uint64_t used;
+    uint16_t size;
+    uint16_t next_avail;
+    uint16_t next_used;
+    uint16_t signalled_used;
+    uint8_t signalled_valid;
+    uint8_t event_idx;
+    uint8_t ready;
+    uint8_t broken;
+    const char *fault;
+};
+
+/* One descriptor chain: `readable` device-readable segments, then `writable`
+ * device-writable ones. segment[i] is host memory, gpa[i] the guest's name for
+ * it (to mark what the device writes). Lengths are sums over the segments. */
+struct ring_chain {
+    uint16_t head;
+    uint16_t readable;
+    uint16_t writable;
+    uint16_t reserved;
+    uint64_t readable_len;
+    uint64_t writable_len;
+    struct iovec segment[256];
+    uint64_t gpa[256];
+};
+
+/* The interrupt of a virtio-mmio device: the InterruptStatus word in its
+ * register page and the irqfd (-1: none, as in tests). */
+struct irq_line {
+    uint8_t *page;
+    int fd;
+    uint64_t raised;
+};
+
+/* Checks size (power of two, 1..256), addresses and alignment against memory
+ * and makes the ring ready. Returns 0, or -1 with `fault` set. */
+int ring_enable(struct ring *ring);
+
+/* Takes the next chain. RING_EMPTY, RING_CHAIN or RING_BROKEN. */
+enum ring_result ring_pop(struct ring *ring, struct ring_chain *chain);
+
+/* 1 if the driver has made a chain available that was not popped. */
+int ring_pending(struct ring *ring);
+
+/* Publishes `head` as used with `written` bytes. */
+void ring_push(struct ring *ring, uint16_t head, uint32_t written);
+
+/* 1 if the driver asks for an interrupt for what was pushed since the last
+ * call that returned 1 (EVENT_IDX or flags; full fence inside). */
+int ring_should_signal(struct ring *ring);
+
+/* Asks the driver not to kick while the device looks by itself. */
+void ring_suppress_kicks(struct ring *ring);
+
+/* Asks for kicks again, fences and looks once more: 1 if a chain is there. */
+int ring_arm_kicks(struct ring *ring);
+
+/* Marks the first `len` bytes of the writable segments as host-written. */
+void ring_mark_written(const struct ring *ring, const struct ring_chain *chain,
+                       uint64_t len);
+
+/* Sets `bits` in InterruptStatus (bit 0 used ring, bit 1 config), then signals. */
+void irq_raise(struct irq_line *line, uint32_t bits);
+// <cffi
+#endif

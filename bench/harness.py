@@ -1,0 +1,85 @@
+"""Pairs of measurements: ours and its denominator in turn, A B A B, in one run."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+HERE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """One figure: ``ours()`` and ``twin()`` each measure once and return it.
+
+    ``goal`` is the ratio ours / twin that must be reached: at most it where
+    lower is better, at least it where higher is. None: reported only.
+    """
+
+    name: str
+    unit: str
+    ours: Callable[[], float]
+    twin: Callable[[], float]
+    goal: float | None = None
+    higher_is_better: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Medians of both sides and of the pairs' ratios; spread is half their range."""
+
+    name: str
+    unit: str
+    ours: float
+    twin: float
+    ratio: float
+    spread: float
+    pairs: int
+    goal: float | None
+    met: bool | None
+
+    def as_dict(self) -> dict[str, object]:
+        """The result as JSON can hold it."""
+        return asdict(self)
+
+
+def measure(bench: Bench, pairs: int) -> Result:
+    """Run ``pairs`` pairs after one unmeasured pair."""
+    bench.ours(), bench.twin()
+    rows = [(bench.ours(), bench.twin()) for _ in range(pairs)]
+    ratios = sorted(ours / twin for ours, twin in rows)
+    ratio = median(ratios)
+    return Result(
+        name=bench.name,
+        unit=bench.unit,
+        ours=median(ours for ours, _ in rows),
+        twin=median(twin for _, twin in rows),
+        ratio=ratio,
+        spread=(ratios[-1] - ratios[0]) / 2,
+        pairs=pairs,
+        goal=bench.goal,
+        met=_met(bench, ratio),
+    )
+
+
+def build_twin(source: str, *extra: str) -> Path:
+    """Compile ``bench/<source>`` with gcc -O2; the program's path."""
+    folder = Path(tempfile.mkdtemp(prefix="vmmd-bench-"))
+    program = folder / Path(source).stem
+    command = ["gcc", "-O2", "-std=gnu11", "-pthread", "-I", str(HERE.parent)]
+    command += ["-o", str(program), str(HERE / source), *extra]
+    subprocess.run(command, check=True)
+    return program
+
+
+def _met(bench: Bench, ratio: float) -> bool | None:
+    if bench.goal is None:
+        return None
+    return ratio >= bench.goal if bench.higher_is_better else ratio <= bench.goal

@@ -1,9 +1,9 @@
 """The buses: which device answers a port or an address, and how an exit ends.
 
 A *window* is a range that a device answers, with a page of registers that the
-vCPU threads may serve without the loop. Per offset and size one of five
-behaviours; what no rule names is synchronous. (``vmmd/loop/vcpu.c`` is the
-other side of this file.)
+vCPU threads may serve without the loop. Per offset and size one of the
+behaviours below; what no rule names is synchronous. (``vmmd/loop/vcpu.c`` is the
+other side of this file.) POSTED can be had with or without a store before it.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class Access(enum.IntEnum):
     POSTED = 2  # write: append to the posted ring and go on
     STORED = 3  # write: store to the page and go on
     W1C = 4  # write: atomically clear these bits of the 32-bit word at `target`
+    STORED_POSTED = 5  # write: store `value & mask` to the page, then as POSTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,12 @@ class Rule:
     """Accesses of ``size`` bytes at ``offset`` .. ``offset + length - 1``.
 
     ``length`` spans a range with one rule (config space); an access must lie
-    wholly in it. A rule for a read is SHADOW; for a write POSTED, STORED, W1C.
+    wholly in it. A rule for a read is SHADOW; for a write POSTED, STORED, W1C or
+    STORED_POSTED: a register that the guest reads back at once and whose effect
+    may come later. There the vCPU thread stores before it publishes (or, with the
+    ring full, before it asks the loop), and the loop never stores that register
+    in answer to the write: the guest may have written it again. ``mask`` is what
+    STORED and STORED_POSTED keep of the value.
     """
 
     offset: int
@@ -51,6 +57,7 @@ class Rule:
     access: Access
     length: int = 0
     target: int = 0
+    mask: int = 0xFFFF_FFFF_FFFF_FFFF
 
 
 class RegisterPage:

@@ -1,0 +1,126 @@
+"""What a kernel file becomes: named segments, an entry, and errors with a way out.
+
+Nothing here reads more of a kernel than its headers. The bulk is named by
+:class:`FileSegment` and read straight into guest memory by who owns the file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from vmmd.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Regions = tuple[tuple[int, int], ...]
+"""``(gpa, size in bytes)``, ascending, as ``layout.memory_regions`` gives them."""
+
+
+class Source(Protocol):
+    """A file opened for reading."""
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file."""
+
+    def pread(self, length: int, offset: int) -> bytes:
+        """Up to ``length`` bytes at ``offset``; fewer at the end of the file."""
+
+
+class BootError(ConfigError):
+    """A kernel or initrd that cannot be booted.
+
+    ``str(error)`` is what InstanceStart answers after ``Start microvm error: ``,
+    in Firecracker's words where it has any. ``hint`` says the same to a person,
+    with the way out: for the log and for ``vmmd run``.
+    """
+
+    def __init__(self, text: str, hint: str) -> None:
+        super().__init__(text)
+        self.hint = hint
+
+
+@dataclass(frozen=True, slots=True)
+class FileSegment:
+    """``size`` bytes of a file from ``file_offset``, wanted at ``gpa``."""
+
+    file_offset: int
+    gpa: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """How the boot processor starts: at ``rip``, told where its parameters are.
+
+    ``linux64``: 64-bit, RSI = ``params`` (the zero page). ``pvh``: 32-bit
+    protected mode without paging, RBX = ``params`` (hvm_start_info).
+    """
+
+    protocol: Literal["linux64", "pvh"]
+    rip: int
+    params: int
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A kernel as it will lie in memory.
+
+    ``claims`` are the ``(gpa, size)`` it uses before it has read its memory
+    map, so where no initrd may lie. ``initrd_max`` is the last byte an initrd
+    may occupy. ``setup_header`` is a bzImage's own, from offset 0x1F1 on.
+    """
+
+    segments: tuple[FileSegment, ...]
+    entry: Entry
+    claims: Regions
+    initrd_max: int
+    setup_header: bytes = b""
+
+
+def kernel_error(detail: str, hint: str) -> BootError:
+    """A kernel that cannot be loaded; ``detail`` as linux-loader words it."""
+    return BootError(
+        "System configuration error: Cannot load kernel due to invalid memory "
+        f"configuration or invalid kernel image: Kernel Loader: {detail}",
+        f"the kernel {hint}",
+    )
+
+
+def too_large(needed: int, regions: Regions) -> BootError:
+    """A kernel that needs memory up to ``needed``, which is not there."""
+    have_mib = sum(size for _, size in regions) >> 20
+    return kernel_error(
+        "memory to load kernel image is not enough",
+        f"needs memory up to {-(-needed >> 20)} MiB and the machine has {have_mib}"
+        " MiB: raise mem_size_mib",
+    )
+
+
+def in_memory(gpa: int, size: int, regions: Regions) -> bool:
+    """Whether ``[gpa, gpa + size)`` lies in one region."""
+    return any(
+        start <= gpa and gpa + size <= start + length for start, length in regions
+    )
+
+
+def overlap(gpa: int, size: int, others: Iterable[tuple[int, int]]) -> bool:
+    """Whether ``[gpa, gpa + size)`` shares a byte with any of ``others``."""
+    return any(
+        gpa < start + length and start < gpa + size
+        for start, length in others
+        if length
+    )
+
+
+def read(source: Source, offset: int, length: int) -> bytes:
+    """Up to ``length`` bytes at ``offset``; fewer where the file cannot give them.
+
+    A directory or a pipe reads as an empty file, and is then refused as one.
+    """
+    try:
+        return source.pread(length, offset)
+    except (OSError, OverflowError):
+        return b""

@@ -24,6 +24,8 @@ struct iovec {
 
 enum ring_result { RING_EMPTY = 0, RING_CHAIN = 1, RING_BROKEN = 2 };
 
+/* Fill mem, desc, avail, used, size and event_idx, then ring_enable(). The
+ * indices are the device's own, free-running; what ring_reset() clears. */
 struct ring {
     const struct guest_memory *mem;
     uint64_t desc;
@@ -38,6 +40,12 @@ struct ring {
     uint8_t ready;
     uint8_t broken;
     const char *fault;
+    uint8_t *desc_host;    /* set by ring_enable: mappings never move */
+    uint8_t *avail_host;
+    uint8_t *used_host;
+    uint64_t in_flight[4]; /* a bit per head that was popped and not pushed */
+    uint32_t epoch;        /* lives of this ring: grows at each ring_reset */
+    uint32_t stale;        /* pushes ignored: off, or the head not in flight */
 };
 
 /* One descriptor chain: `readable` device-readable segments, then `writable`
@@ -62,24 +70,34 @@ struct irq_line {
     uint64_t raised;
 };
 
+/* Forgets everything but `mem` (and counts the epoch): the ring is off. */
+void ring_reset(struct ring *ring);
+
 /* Checks size (power of two, 1..256), addresses and alignment against memory
- * and makes the ring ready. Returns 0, or -1 with `fault` set. */
+ * and makes the ring ready at its indices. Returns 0, or -1 with `fault` set. */
 int ring_enable(struct ring *ring);
 
-/* Takes the next chain. RING_EMPTY, RING_CHAIN or RING_BROKEN. */
+/* Takes the next chain. RING_EMPTY (also when off), RING_CHAIN or RING_BROKEN.
+ * A chain may have length 0. Only RING_CHAIN fills `chain`. */
 enum ring_result ring_pop(struct ring *ring, struct ring_chain *chain);
 
-/* 1 if the driver has made a chain available that was not popped. */
+/* Gives the chain popped last back: the next pop returns it again. */
+void ring_undo_pop(struct ring *ring, uint16_t head);
+
+/* 1 if the driver has made a chain available that was not popped; 0 when off
+ * or broken. */
 int ring_pending(struct ring *ring);
 
-/* Publishes `head` as used with `written` bytes. */
+/* Publishes `head` as used with `written` bytes. A head that is not in flight
+ * (pushed already, or popped before a reset) changes nothing but `stale`. */
 void ring_push(struct ring *ring, uint16_t head, uint32_t written);
 
 /* 1 if the driver asks for an interrupt for what was pushed since the last
- * call that returned 1 (EVENT_IDX or flags; full fence inside). */
+ * call (EVENT_IDX or flags; full fence inside). Once per batch. */
 int ring_should_signal(struct ring *ring);
 
-/* Asks the driver not to kick while the device looks by itself. */
+/* Asks the driver not to kick while the device looks by itself. Good for
+ * 16,384 pops; free when asked already, so call it at each drain. */
 void ring_suppress_kicks(struct ring *ring);
 
 /* Asks for kicks again, fences and looks once more: 1 if a chain is there. */

@@ -85,6 +85,10 @@ class RegisterPage:
         """Atomic or into the 32-bit word at ``offset``."""
         lib.page_or_u32(self.native, offset, bits)
 
+    def clear_u32(self, offset: int, bits: int) -> None:
+        """Atomically clear ``bits`` of the 32-bit word at ``offset``."""
+        lib.page_clear_u32(self.native, offset, bits)
+
 
 class BusDevice(Protocol):
     """What the bus needs of a device. Offsets count from the window's base."""

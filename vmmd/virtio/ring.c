@@ -15,7 +15,6 @@
 #define ENTRIES 4
 #define USED_SIZE 8
 
-#define INTERRUPT_STATUS 0x60
 #define MAX_CHAIN_LEN (1ull << 32)
 
 struct desc {
@@ -271,7 +270,7 @@ void ring_mark_written(const struct ring *r, const struct ring_chain *chain, uin
 void irq_raise(struct irq_line *line, uint32_t bits)
 {
     const uint64_t one = 1;
-    __atomic_fetch_or((uint32_t *)(line->page + INTERRUPT_STATUS), bits, __ATOMIC_SEQ_CST);
+    __atomic_fetch_or((uint32_t *)(line->page + IRQ_STATUS), bits, __ATOMIC_SEQ_CST);
     line->raised++;
     if (line->fd >= 0) {
         /* A full counter means that the signal is there already. */

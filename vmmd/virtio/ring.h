@@ -62,8 +62,10 @@ struct ring_chain {
     uint64_t gpa[256];
 };
 
-/* The interrupt of a virtio-mmio device: the InterruptStatus word in its
- * register page and the irqfd (-1: none, as in tests). */
+#define IRQ_STATUS 0x60
+
+/* The interrupt of a virtio-mmio device: the InterruptStatus word at IRQ_STATUS
+ * of its register page and the irqfd (-1: none, as in tests). */
 struct irq_line {
     uint8_t *page;
     int fd;

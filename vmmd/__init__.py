@@ -5,3 +5,6 @@ Imports nothing: a cold start binds its socket before it loads the rest, and
 """
 
 __version__ = "0.1.0"
+
+FIRECRACKER_VERSION = "1.16.1"
+"""The Firecracker release whose behaviour this is, and which clients are told."""

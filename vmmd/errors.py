@@ -7,11 +7,22 @@ its traceback.
 
 
 class VmmdError(Exception):
-    """The root. ``str(error)`` is a whole message, fit to be shown."""
+    """The root. ``str(error)`` is a whole message, fit to be shown.
+
+    ``debug`` is what Firecracker's log and standard error show of the same
+    error (Rust's ``{:?}``); empty where clients see only the message.
+    """
+
+    debug: str = ""
 
 
 class ConfigError(VmmdError):
-    """The client's: a request, a config file or an argument is wrong (400)."""
+    """The client's: a request, a config file or an argument is wrong.
+
+    ``status`` is the HTTP status that says so.
+    """
+
+    status: int = 400
 
 
 class GuestError(VmmdError):
@@ -28,3 +39,12 @@ class HostError(VmmdError):
 
 class SnapshotError(VmmdError):
     """A snapshot file's: names the record and field that cannot be read."""
+
+
+class ExitError(VmmdError):
+    """Ends the process: the text is logged, ``debug`` goes to standard error."""
+
+    def __init__(self, text: str, debug: str, exit_code: int = 1) -> None:
+        super().__init__(text)
+        self.debug = debug
+        self.exit_code = exit_code

@@ -1,0 +1,378 @@
+"""The ``firecracker`` command: its arguments, start, texts and exit codes.
+
+What is slow to import is imported where it is used, after the socket listens;
+``--version`` and wrong arguments never get there.
+"""
+
+from __future__ import annotations
+
+import os
+
+from vmmd import FIRECRACKER_VERSION
+from vmmd.cli.arguments import Argument, ArgumentsError, Parser, Values
+from vmmd.cli.listen import listen
+from vmmd.errors import ExitError
+from vmmd.loop.logger import (
+    DEFAULT_INSTANCE_ID,
+    Channel,
+    LevelError,
+    Logger,
+    LoggerUpdateError,
+    parse_level,
+)
+from vmmd.rust import debug_str, io_error, io_error_debug
+
+TYPE_CHECKING = False  # the typing module costs a third of the start-up
+if TYPE_CHECKING:
+    import _socket
+    from collections.abc import Callable
+
+    from vmmd.loop.options import Options
+
+_ARGUMENTS_EXIT_CODE = 153
+_BAD_CONFIGURATION_EXIT_CODE = 152
+_INSTANCE_ID_MAX_LENGTH = 64
+_U64_MAX = 0xFFFF_FFFF_FFFF_FFFF
+
+_EXIT_CODE_NAMES = {
+    1: "GenericError",
+    2: "UnexpectedError",
+    148: "BadSyscall",
+    149: "SIGBUS",
+    150: "SIGSEGV",
+    151: "SIGXFSZ",
+    152: "BadConfiguration",
+    153: "ArgParsing",
+    154: "SIGXCPU",
+    155: "SIGPIPE",
+    156: "SIGHUP",
+    157: "SIGILL",
+}
+
+ARGUMENTS = [
+    Argument(
+        "api-sock",
+        "Path to unix domain socket used by the API.",
+        takes_value=True,
+        default="/run/firecracker.socket",
+    ),
+    Argument(
+        "id",
+        "MicroVM unique identifier.",
+        takes_value=True,
+        default=DEFAULT_INSTANCE_ID,
+    ),
+    Argument(
+        "seccomp-filter",
+        "Optional parameter which allows specifying the path to a custom seccomp "
+        "filter. For advanced users.",
+        takes_value=True,
+        forbids="no-seccomp",
+    ),
+    Argument(
+        "no-seccomp",
+        "Optional parameter which allows starting and using a microVM without "
+        "seccomp filtering. Not recommended.",
+        forbids="seccomp-filter",
+    ),
+    Argument(
+        "start-time-us",
+        "Process start time (wall clock, microseconds). This parameter is optional.",
+        takes_value=True,
+    ),
+    Argument(
+        "start-time-cpu-us",
+        "Process start CPU time (wall clock, microseconds). This parameter is "
+        "optional.",
+        takes_value=True,
+    ),
+    Argument(
+        "parent-cpu-time-us",
+        "Parent process CPU time (wall clock, microseconds). This parameter is "
+        "optional.",
+        takes_value=True,
+    ),
+    Argument(
+        "config-file",
+        "Path to a file that contains the microVM configuration in JSON format.",
+        takes_value=True,
+    ),
+    Argument(
+        "metadata",
+        "Path to a file that contains metadata in JSON format to add to the mmds.",
+        takes_value=True,
+    ),
+    Argument(
+        "no-api",
+        "Optional parameter which allows starting and using a microVM without an "
+        "active API socket.",
+        requires="config-file",
+    ),
+    Argument(
+        "log-path",
+        "Path to a fifo or a file used for configuring the logger on startup.",
+        takes_value=True,
+    ),
+    Argument("level", "Set the logger level.", takes_value=True),
+    Argument("module", "Set the logger module filter.", takes_value=True),
+    Argument("show-level", "Whether or not to output the level in the logs."),
+    Argument(
+        "show-log-origin",
+        "Whether or not to include the file path and line number of the log's origin.",
+    ),
+    Argument(
+        "metrics-path",
+        "Path to a fifo or a file used for configuring the metrics on startup.",
+        takes_value=True,
+    ),
+    Argument(
+        "boot-timer",
+        "Whether or not to load boot timer device for logging elapsed time since "
+        "InstanceStart command.",
+    ),
+    Argument("version", "Print the binary version number."),
+    Argument("snapshot-version", "Print the supported data format version."),
+    Argument(
+        "describe-snapshot",
+        "Print the data format version of the provided snapshot state file.",
+        takes_value=True,
+    ),
+    Argument(
+        "http-api-max-payload-size",
+        "Http API request payload max size, in bytes.",
+        takes_value=True,
+        default="51200",
+    ),
+    Argument("mmds-size-limit", "Mmds data store limit, in bytes.", takes_value=True),
+    Argument("enable-pci", "Enables PCIe support."),
+]
+
+
+def main(argv: list[str]) -> int:
+    """Run the command with the arguments after its name; the exit code."""
+    logger = Logger()
+    log = logger.channel("main", "firecracker")
+    try:
+        _run(argv, logger, log)
+    except ExitError as error:
+        log.error(str(error))
+        os.write(2, f"Error: {error.debug}\n".encode("utf-8", "surrogateescape"))
+        log.error(f"Firecracker exiting with error. exit_code={error.exit_code}")
+        return error.exit_code
+    except Panic as panic:
+        log.error(f"Firecracker panicked: {panic}")
+        os.write(2, f"Error: {panic}\n".encode("utf-8", "surrogateescape"))
+        log.error("Firecracker exiting with error. exit_code=1")
+        return 1
+    log.info("Firecracker exiting successfully. exit_code=0")
+    return 0
+
+
+class Panic(Exception):
+    """A value for which Firecracker panics; here a line and exit code 1."""
+
+
+def _run(argv: list[str], logger: Logger, log: Channel) -> None:
+    parser = Parser(ARGUMENTS)
+    try:
+        values = parser.parse(argv)
+    except ArgumentsError as error:
+        raise ExitError(
+            f"Arguments parsing error: {error} \\n\\nFor more information try --help.",
+            f"ParseArguments({error.debug})",
+            _ARGUMENTS_EXIT_CODE,
+        ) from None
+    if values.has("help"):
+        _print(f"Firecracker v{FIRECRACKER_VERSION}\n\n{parser.help()}\n")
+    elif values.has("version"):
+        _print(f"Firecracker v{FIRECRACKER_VERSION}\n\n")
+    elif values.has("snapshot-version") or values.has("describe-snapshot"):
+        raise ExitError("Snapshots are not built yet.", "SnapshotsNotBuilt")
+    else:
+        _start(values, logger, log)
+
+
+def _start(values: Values, logger: Logger, log: Channel) -> None:
+    """Check everything, then listen, then load and run the rest."""
+    instance_id = values.get("id") or ""
+    _check_instance_id(instance_id)
+    logger.instance_id = instance_id
+    _configure_logger(values, logger)
+    log.info(f"Running Firecracker v{FIRECRACKER_VERSION}")
+    _check_writable_metrics(values.get("metrics-path"))
+    _check_readable_filter(values.get("seccomp-filter"))
+    config = _file_text(values.get("config-file"), "the configuration")
+    metadata = _file_text(values.get("metadata"), "the mmds content")
+    _check_numbers(values)
+    listener = None
+    if not values.has("no-api"):
+        path = values.get("api-sock") or ""
+        listener = listen(path)
+        adapter = logger.channel("main", "firecracker::api_server_adapter")
+        adapter.info(f"Listening on API socket ({debug_str(path)}).")
+    _run_daemon(_options(values, logger, config, metadata), listener)
+
+
+def _configure_logger(values: Values, logger: Logger) -> None:
+    level = values.get("level")
+    try:
+        logger.update(
+            log_path=values.get("log-path"),
+            level=None if level is None else parse_level(level),
+            show_level=values.has("show-level") or None,
+            show_log_origin=values.has("show-log-origin") or None,
+            module=values.get("module"),
+        )
+    except LevelError as error:
+        raise ExitError(
+            f"Invalid value for logger level: {error}."
+            "Possible values: [Error, Warning, Info, Debug]",
+            f"InvalidLogLevel(LevelFilterFromStrError({debug_str(level or '')}))",
+            _BAD_CONFIGURATION_EXIT_CODE,
+        ) from None
+    except LoggerUpdateError as error:
+        raise ExitError(
+            f"Could not initialize logger: {error}",
+            f"LoggerInitialization({error.debug})",
+        ) from None
+
+
+def _check_instance_id(instance_id: str) -> None:
+    size = len(instance_id.encode("utf-8", "surrogateescape"))
+    if not 1 <= size <= _INSTANCE_ID_MAX_LENGTH:
+        bounds = f"{size}, 1, {_INSTANCE_ID_MAX_LENGTH}"
+        raise Panic(f"Invalid instance ID: InvalidLen({bounds})")
+    for position, char in enumerate(instance_id):
+        if not (char == "-" or char.isalnum()):
+            raise Panic(
+                f"Invalid instance ID: InvalidChar('{_char(char)}', {position})"
+            )
+
+
+def _char(char: str) -> str:
+    """A character as Rust's Debug shows it, without the quotes."""
+    return {"'": "\\'", '"': '"'}.get(char, debug_str(char)[1:-1])
+
+
+def _check_writable_metrics(path: str | None) -> None:
+    if path is None:
+        return
+    flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+    try:
+        os.close(os.open(path, flags, 0o666))
+    except OSError as error:
+        raise ExitError(
+            "Could not initialize metrics: Cannot initialize the metrics system "
+            f"due to bad user input: {io_error(error)}",
+            f"MetricsInitialization(InitializationFailure({debug_str(io_error(error))}))",
+        ) from None
+
+
+def _check_readable_filter(path: str | None) -> None:
+    """A filter is accepted and not installed (yet); it must be there."""
+    if path is None:
+        return
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        raise ExitError(
+            f"Seccomp error: Filter file open error: {io_error(error)}",
+            f"SeccompFilter(FileOpen({io_error_debug(error)}))",
+        ) from None
+
+
+def _file_text(path: str | None, what: str) -> str | None:
+    if path is None:
+        return None
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            return file.read()
+    except OSError as error:
+        reason = io_error_debug(error)
+    except UnicodeDecodeError:
+        reason = (
+            'Error { kind: InvalidData, message: "stream did not contain valid UTF-8" }'
+        )
+    raise Panic(f"Unable to open or read from {what} file: {reason}")
+
+
+def _check_numbers(values: Values) -> None:
+    """Read every number once, so that a bad one is told before the start."""
+    _number(values, "http-api-max-payload-size", "usize")
+    _number(values, "mmds-size-limit", "usize")
+    if not values.has("no-api"):
+        _number(values, "start-time-us", "u64")
+        _number(values, "start-time-cpu-us", "u64")
+        _number(values, "parent-cpu-time-us", "u64")
+
+
+def _number(values: Values, name: str, kind: str = "u64") -> int | None:
+    """An argument's value as Rust parses an unsigned 64-bit integer."""
+    text = values.get(name)
+    if text is None:
+        return None
+    digits = text.removeprefix("+")
+    if not (digits.isascii() and digits.isdigit()):
+        fault = "InvalidDigit" if text else "Empty"
+    elif len(digits.lstrip("0")) > 20 or int(digits) > _U64_MAX:
+        fault = "PosOverflow"
+    else:
+        return int(digits)
+    raise Panic(
+        f"'{name}' parameter expected to be of '{kind}' type.: "
+        f"ParseIntError {{ kind: {fault} }}"
+    )
+
+
+def _options(
+    values: Values, logger: Logger, config: str | None, metadata: str | None
+) -> Options:
+    from vmmd.loop.options import Options  # dataclasses are slow to import
+
+    max_payload_size = _number(values, "http-api-max-payload-size") or 0
+    mmds_size_limit = _number(values, "mmds-size-limit")
+    return Options(
+        logger=logger,
+        instance_id=logger.instance_id,
+        api_sock=values.get("api-sock") or "",
+        api_enabled=not values.has("no-api"),
+        config_text=config,
+        metadata_text=metadata,
+        metrics_path=values.get("metrics-path"),
+        boot_timer=values.has("boot-timer"),
+        enable_pci=values.has("enable-pci"),
+        max_payload_size=max_payload_size,
+        mmds_size_limit=(
+            max_payload_size if mmds_size_limit is None else mmds_size_limit
+        ),
+        start_time_us=_number(values, "start-time-us"),
+        start_time_cpu_us=_number(values, "start-time-cpu-us"),
+        parent_cpu_time_us=_number(values, "parent-cpu-time-us"),
+    )
+
+
+def _run_daemon(options: Options, listener: _socket.socket | None) -> None:
+    """Run the microVM to its end; raises ExitError if that is not a good one."""
+    from importlib import import_module
+
+    run: Callable[[Options, _socket.socket | None], int]
+    run = import_module("vmmd.loop.daemon").run
+    code = run(options, listener)
+    if code == 0:
+        return
+    name = _EXIT_CODE_NAMES.get(code, str(code))
+    if options.api_enabled:
+        raise ExitError(
+            f"RunWithApiError error: MicroVM stopped with an error: {name}",
+            f"RunWithApi(MicroVMStoppedWithError({name}))",
+            code,
+        )
+    raise ExitError(
+        f"RunWithoutApiError error: MicroVMStopped without an error: {name}",
+        f"RunWithoutApiError(Shutdown({name}))",
+        code,
+    )
+
+
+def _print(text: str) -> None:
+    os.write(1, text.encode())

@@ -1,0 +1,35 @@
+"""What the command line asked for, checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vmmd.loop.logger import Logger
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to run one microVM. Sizes are bytes; times are microseconds.
+
+    ``config_text`` and ``metadata_text`` are the contents of the files named:
+    they are read before the socket exists, as Firecracker does.
+    ``start_time_us``, ``start_time_cpu_us`` and ``parent_cpu_time_us`` come
+    from the jailer, for the start-up metrics.
+    """
+
+    logger: Logger
+    instance_id: str
+    api_sock: str
+    api_enabled: bool
+    config_text: str | None
+    metadata_text: str | None
+    metrics_path: str | None
+    boot_timer: bool
+    enable_pci: bool
+    max_payload_size: int
+    mmds_size_limit: int
+    start_time_us: int | None
+    start_time_cpu_us: int | None
+    parent_cpu_time_us: int | None

@@ -1,0 +1,52 @@
+"""Between a record of integers and the kernel's struct of the same fields."""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
+
+
+def field_values(item: DataclassInstance) -> tuple[Any, ...]:
+    """The fields' values in their order, which is the struct's."""
+    return tuple(getattr(item, field.name) for field in dataclasses.fields(item))
+
+
+def pack(layout: struct.Struct, item: DataclassInstance) -> bytes:
+    """The struct's bytes. ValueError names the record whose value does not fit."""
+    return pack_values(layout, field_values(item), type(item).__name__)
+
+
+def pack_values(layout: struct.Struct, values: Sequence[int], name: str) -> bytes:
+    """``layout.pack`` with a ValueError that says whose values they are."""
+    try:
+        return layout.pack(*values)
+    except struct.error as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def unpack(layout: struct.Struct, cls: type[T], raw: bytes) -> T:
+    """A record of ``cls`` from the struct's bytes. ValueError if the size is wrong."""
+    names = [field.name for field in dataclasses.fields(cls)]
+    return cls(
+        **dict(zip(names, unpack_values(layout, raw, cls.__name__), strict=True))
+    )
+
+
+def unpack_values(layout: struct.Struct, raw: bytes, name: str) -> tuple[Any, ...]:
+    """``layout.unpack`` with a ValueError that says what has the wrong size."""
+    check_size(raw, layout.size, name)
+    return layout.unpack(raw)
+
+
+def check_size(raw: bytes, size: int, name: str) -> None:
+    """ValueError unless ``raw`` has ``size`` bytes."""
+    if len(raw) != size:
+        raise ValueError(f"{name} has {size} bytes, not {len(raw)}")

@@ -42,8 +42,3 @@ void page_clear_u32(uint8_t *page, uint32_t offset, uint32_t bits)
 {
     __atomic_fetch_and((uint32_t *)(page + offset), ~bits, __ATOMIC_SEQ_CST);
 }
-
-void page_clear_u32(uint8_t *page, uint32_t offset, uint32_t bits)
-{
-    __atomic_fetch_and((uint32_t *)(page + offset), ~bits, __ATOMIC_SEQ_CST);
-}

@@ -1,0 +1,395 @@
+"""Disks over real files: the pump, its workers, pause, flush, and bad files."""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+import time
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from tests.helpers.block_model import (
+    FLUSH,
+    HEADER,
+    IN,
+    IOERR,
+    OK,
+    OUT,
+    SECTOR,
+    BlockRig,
+)
+from tests.helpers.driver import Buffer
+from vmmd.errors import ConfigError
+from vmmd.loop.disk import BackingFile, Disk, device_id, knows_nowait
+from vmmd.loop.eventfd import EventFd
+from vmmd.virtio.block import BlockDevice, BlockState
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+SIZE = 1 << 20
+AT = BlockRig.DATA
+BUFFER = 0x10000
+NEVER = (1 << 64) - 1
+
+
+@dataclass
+class Guest:
+    """A disk that is being pumped, and the guest's side of it.
+
+    It is the pump's transport, too.
+    """
+
+    disk: Disk
+    kick: EventFd
+    interrupt: EventFd
+    rig: BlockRig = field(default_factory=BlockRig)
+    broken: int = 0
+    lines: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.rig.irq.fd = self.interrupt.fd
+
+    def mark_broken(self) -> None:
+        self.broken += 1
+
+    def request(self, kind: int, sector: int, at: int, data: int = BUFFER) -> None:
+        """Post a request of one 4 KiB page, without a kick."""
+        self.rig.memory.write(at, struct.pack("<IIQB", kind, 0, sector, 0xFF))
+        pages = () if kind == FLUSH else (Buffer(data, 4096, kind == IN),)
+        status = Buffer(at + HEADER, 1, writable=True)
+        self.rig.driver.add((Buffer(at, HEADER), *pages, status))
+
+    def status(self, at: int) -> int:
+        return self.rig.memory.read(at + HEADER, 1)[0]
+
+    async def answered(self, count: int) -> None:
+        """Wait for interrupts until ``count`` requests in all are answered."""
+        with trio.fail_after(5):
+            while self.rig.driver.used_index() != count:
+                await self.interrupt.wait()
+
+    async def done(self, count: int) -> None:
+        """Kick, and wait until ``count`` requests in all are answered."""
+        self.kick.signal()
+        await self.answered(count)
+
+    async def close(self) -> None:
+        await self.disk.aclose()
+        self.kick.close()
+        self.interrupt.close()
+
+
+def make_guest(path: Path, cache_type: str = "Unsafe") -> Guest:
+    file = BackingFile.open(str(path), read_only=False)
+    record = BlockState(drive_id="d", path_on_host=str(path), cache_type=cache_type)
+    device = BlockDevice(record, file.backing)
+    lines: list[str] = []
+    guest = Guest(Disk(device, file, lines.append), EventFd(), EventFd(), lines=lines)
+    guest.rig.activate(device)
+    return guest
+
+
+@asynccontextmanager
+async def guest_on(path: Path, cache_type: str = "Unsafe") -> AsyncIterator[Guest]:
+    guest = make_guest(path, cache_type)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(guest.disk.pump, guest, guest.kick)
+            yield guest
+            nursery.cancel_scope.cancel()
+    finally:
+        await guest.close()
+
+
+@pytest.fixture(params=["disk", "memory"])
+def path(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A file of numbered sectors: on the disk's file system, and in memory."""
+    folder = "/var/tmp" if request.param == "disk" else "/dev/shm"
+    with TemporaryDirectory(dir=folder) as name:
+        made = Path(name) / "disk.img"
+        made.write_bytes(
+            b"".join(struct.pack("<Q", i) * 64 for i in range(SIZE // SECTOR))
+        )
+        yield made
+
+
+def page(sector: int) -> bytes:
+    return b"".join(struct.pack("<Q", sector + i) * 64 for i in range(8))
+
+
+def contents(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+async def test_reads_writes_and_flushes(path: Path) -> None:
+    async with guest_on(path, "Writeback") as guest:
+        guest.request(IN, 8, AT)
+        await guest.done(1)
+        assert guest.rig.memory.read(BUFFER, 4096) == page(8)
+        guest.rig.memory.write(BUFFER, b"w" * 4096)
+        guest.request(OUT, 16, AT)
+        guest.request(FLUSH, 0, AT + 32)
+        guest.request(IN, 16, AT + 64, BUFFER + 4096)
+        await guest.done(4)
+        assert [guest.status(at) for at in (AT, AT + 32, AT + 64)] == [OK] * 3
+        assert guest.rig.memory.read(BUFFER + 4096, 4096) == b"w" * 4096
+    assert contents(path)[8192 : 8192 + 4096] == b"w" * 4096
+    assert guest.disk.device.statistics().flush_count == 1
+
+
+async def test_pulls_before_it_waits(path: Path) -> None:
+    guest = make_guest(path)
+    guest.request(IN, 0, AT)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(guest.disk.pump, guest, guest.kick)
+        await guest.answered(1)
+        nursery.cancel_scope.cancel()
+    assert guest.disk.device.statistics().queue_event_count == 0
+    await guest.close()
+
+
+async def test_what_is_not_cached_goes_to_a_worker(path: Path) -> None:
+    async with guest_on(path) as guest:
+        if not guest.disk.file.backing.nowait:
+            pytest.skip(f"no RWF_NOWAIT on the file system of {path}")
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        for i in range(8):
+            guest.request(IN, 256 * i, AT + 32 * i, BUFFER + 4096 * i)
+        await guest.done(8)
+        for i in range(8):
+            assert guest.status(AT + 32 * i) == OK
+            assert guest.rig.memory.read(BUFFER + 4096 * i, 4096) == page(256 * i)
+        assert guest.disk.device.statistics().worker_count > 0
+
+
+async def test_kicks_are_counted_and_own_signals_are_not(path: Path) -> None:
+    async with guest_on(path) as guest:
+        guest.disk.device.native.slow_until_ns = NEVER
+        guest.request(OUT, 0, AT)
+        await guest.done(1)
+        await guest.disk.quiesce()
+        guest.disk.resume()
+        await trio.testing.wait_all_tasks_blocked()
+        assert guest.disk.device.statistics().worker_count == 1
+        assert guest.disk.device.statistics().queue_event_count == 1
+
+
+class Gate:
+    """A disk whose requests do not end before it is opened."""
+
+    def __init__(self, device: BlockDevice) -> None:
+        self._run = device.run
+        self._open = threading.Event()
+        self.entered = trio.Event()
+        device.native.slow_until_ns = NEVER
+        device.run = self.run  # type: ignore[method-assign]  # a slow disk
+
+    def run(self, slot: int) -> None:
+        trio.from_thread.run_sync(self.entered.set)
+        self._open.wait(5)
+        self._run(slot)
+
+    def open(self) -> None:
+        self._open.set()
+
+
+async def test_quiesce_waits_for_workers_and_takes_nothing_new(path: Path) -> None:
+    async with guest_on(path) as guest, trio.open_nursery() as nursery:
+        gate = Gate(guest.disk.device)
+        guest.request(OUT, 0, AT)
+        guest.kick.signal()
+        await gate.entered.wait()
+        quiet = trio.Event()
+
+        async def quiesce() -> None:
+            await guest.disk.quiesce()
+            quiet.set()
+
+        nursery.start_soon(quiesce)
+        await trio.testing.wait_all_tasks_blocked()
+        guest.request(IN, 8, AT + 32)
+        guest.kick.signal()
+        await trio.testing.wait_all_tasks_blocked()
+        assert not quiet.is_set()
+        gate.open()
+        with trio.fail_after(5):
+            await quiet.wait()
+        assert guest.disk.device.in_flight == 0
+        guest.kick.signal()
+        await trio.testing.wait_all_tasks_blocked()
+        assert guest.rig.driver.used_index() == 1
+        guest.disk.resume()
+        await guest.answered(2)
+
+
+async def test_cancel_waits_for_workers(path: Path) -> None:
+    guest = make_guest(path)
+    gate = Gate(guest.disk.device)
+    guest.request(OUT, 8, AT)
+    ended = trio.Event()
+
+    async def pump(scope: trio.CancelScope) -> None:
+        with scope:
+            await guest.disk.pump(guest, guest.kick)
+        ended.set()
+
+    scope = trio.CancelScope()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pump, scope)
+        await gate.entered.wait()
+        scope.cancel()
+        await trio.testing.wait_all_tasks_blocked()
+        assert not ended.is_set()
+        gate.open()
+        with trio.fail_after(5):
+            await ended.wait()
+    await guest.close()
+    assert contents(path)[4096:8192] == bytes(4096)
+
+
+async def test_more_slow_requests_than_slots(path: Path) -> None:
+    async with guest_on(path) as guest:
+        guest.disk.device.native.slow_until_ns = NEVER
+        for i in range(14):
+            guest.rig.memory.write(BUFFER + 4096 * (i % 8), bytes([i % 8]) * 4096)
+            guest.request(OUT, 8 * i, AT + 32 * i, BUFFER + 4096 * (i % 8))
+        await guest.done(14)
+    written = contents(path)
+    assert all(written[4096 * i] == i % 8 for i in range(14))
+
+
+async def test_a_budget_lets_others_run(path: Path) -> None:
+    async with guest_on(path) as guest:
+        guest.disk.device.native.max_requests = 1
+        for i in range(10):
+            guest.request(IN, 8 * i, AT + 32 * i)
+        seen = set[int]()
+        guest.kick.signal()
+        with trio.fail_after(5):
+            while guest.rig.driver.used_index() != 10:
+                await trio.lowlevel.checkpoint()
+                seen.add(guest.rig.driver.used_index())
+        assert len(seen) > 5
+
+
+async def test_a_broken_ring_is_told_once(path: Path) -> None:
+    async with guest_on(path) as guest:
+        guest.rig.driver.poke_avail_idx(1000)
+        for _ in range(3):
+            guest.kick.signal()
+            await trio.testing.wait_all_tasks_blocked()
+        assert guest.broken == 1
+        assert guest.lines == [f"block d: {guest.rig.ring.fault}; needs a reset"]
+        assert guest.disk.device.statistics().event_fails == 1
+        guest.disk.device.reset()
+        guest.rig.activate(guest.disk.device)
+        guest.request(IN, 0, AT)
+        await guest.done(1)
+        assert guest.status(AT) == OK
+
+
+async def test_replace(path: Path) -> None:
+    other = path.with_name("two.img")
+    other.write_bytes(b"2" * 8192)
+    async with guest_on(path) as guest:
+        await guest.disk.replace(BackingFile.open(str(other), read_only=False))
+        guest.request(IN, 0, AT)
+        guest.request(IN, 16, AT + 32)
+        await guest.done(2)
+        assert guest.rig.memory.read(BUFFER, 4096) == b"2" * 4096
+        assert guest.status(AT + 32) == IOERR
+        assert guest.disk.device.config_space() == (16).to_bytes(8, "little")
+
+
+async def test_a_spinning_drain_answers_without_a_kick(path: Path) -> None:
+    """Hits are learned: the driver asks again while the device still looks."""
+    rounds = 20
+    async with guest_on(path) as guest:
+        native = guest.disk.device.native
+        native.spin_ns, native.max_ns, native.score = 10**9, 4 * 10**9, 1
+        guest.request(IN, 0, AT)
+        guest.kick.signal()
+
+        def drive() -> None:
+            deadline = time.monotonic() + 5
+            for i in range(1, rounds):
+                while guest.rig.driver.used_index() != i:
+                    if time.monotonic() > deadline:
+                        return
+                guest.rig.driver.reap()
+                if i == rounds - 1:
+                    native.spin_ns = 0
+                guest.request(IN, 8 * i, AT)
+
+        # The pump holds the loop from its first turn on, so no to_thread here.
+        thread = threading.Thread(target=drive)
+        thread.start()
+        await guest.answered(rounds)
+        thread.join()
+        seen = guest.disk.device.statistics()
+        assert seen.read_count == rounds
+        assert seen.spin_hit_count >= rounds - 2
+        assert seen.queue_event_count <= 1
+
+
+class TestBackingFile:
+    PREFIX = "Virtio backend error: Error manipulating the backing file: "
+
+    def refusal(self, path: Path | str, *, read_only: bool = False) -> str:
+        with pytest.raises(ConfigError) as caught:
+            BackingFile.open(str(path), read_only=read_only)
+        return str(caught.value)
+
+    def test_missing(self, tmp_path: Path) -> None:
+        path = tmp_path / "missing.img"
+        assert self.refusal(path) == (
+            f"{self.PREFIX}No such file or directory (os error 2) {path}"
+        )
+
+    def test_no_path(self) -> None:
+        assert self.refusal("") == (
+            f"{self.PREFIX}No such file or directory (os error 2) "
+        )
+
+    def test_directory(self, tmp_path: Path) -> None:
+        assert self.refusal(tmp_path) == (
+            f"{self.PREFIX}Is a directory (os error 21) {tmp_path}"
+        )
+
+    def test_fifo_does_not_hang(self, tmp_path: Path) -> None:
+        path = tmp_path / "fifo"
+        os.mkfifo(path)
+        assert self.refusal(path, read_only=True) == (
+            f"{self.PREFIX}Illegal seek (os error 29) {path}"
+        )
+
+    def test_size_and_id(self, tmp_path: Path) -> None:
+        path = tmp_path / "odd.img"
+        path.write_bytes(bytes(700))
+        file = BackingFile.open(str(path), read_only=True)
+        info = path.stat()
+        assert file.backing.size == 700
+        assert (
+            file.backing.device_id
+            == (f"{info.st_dev}{info.st_rdev}{info.st_ino}".encode()[:20])
+        )
+        assert not os.get_inheritable(file.backing.fd)
+        file.close()
+        file.close()
+
+    def test_nowait_is_probed(self) -> None:
+        fd = os.memfd_create("m")
+        os.write(fd, b"x")
+        assert not knows_nowait(fd)
+        assert device_id(fd)
+        os.close(fd)

@@ -1,0 +1,199 @@
+"""Disks: the files behind block devices, and the pump that serves their rings.
+
+The loop never blocks on a disk. ``block.c`` tries reads with RWF_NOWAIT, carries
+short things out at once, and leaves what might wait in a slot; here each slot
+becomes one C call in a worker thread. A worker that ends rings the device's own
+kick, so that the pump has one thing to wait for.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+
+from vmmd._native import lib
+from vmmd.errors import ConfigError, HostError
+from vmmd.virtio.block import Backing, Stop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vmmd.loop.eventfd import EventFd
+    from vmmd.virtio.block import BlockDevice
+
+
+class Transport(Protocol):
+    """What a pump asks of the device's transport."""
+
+    def mark_broken(self) -> None:
+        """Set NEEDS_RESET and interrupt."""
+
+
+class BackingFile:
+    """Owns the open file of one drive until :meth:`close`."""
+
+    def __init__(self, path: str, fd: int, backing: Backing) -> None:
+        self.path = path
+        self.backing = backing
+        self._fd = fd
+
+    @classmethod
+    def open(cls, path: str, *, read_only: bool) -> BackingFile:
+        """Open a regular file or block device.
+
+        Raises ConfigError with Firecracker's text, from "Virtio backend error"
+        on: the caller says what it was opened for.
+        """
+        access = os.O_RDONLY if read_only else os.O_RDWR
+        fd = -1
+        try:
+            # Non-blocking only for the open: a FIFO without a writer would hang.
+            fd = os.open(path, access | os.O_CLOEXEC | os.O_NONBLOCK)
+            os.set_blocking(fd, True)
+            size = os.lseek(fd, 0, os.SEEK_END)
+            return cls(path, fd, Backing(fd, size, device_id(fd), knows_nowait(fd)))
+        except OSError as error:
+            if fd >= 0:
+                os.close(fd)
+            raise ConfigError(
+                "Virtio backend error: Error manipulating the backing file: "
+                f"{error.strerror} (os error {error.errno}) {path}"
+            ) from error
+
+    def sync(self) -> None:
+        """fsync; blocks, so call it in a worker. Raises HostError."""
+        try:
+            os.fsync(self._fd)
+        except OSError as error:
+            raise HostError(f"fsync {self.path}: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Close the file; a second time does nothing."""
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+
+
+def device_id(fd: int) -> bytes:
+    """GET_ID's answer: device, special device and inode in decimal, 20 bytes."""
+    info = os.fstat(fd)
+    return f"{info.st_dev}{info.st_rdev}{info.st_ino}".encode()[:20]
+
+
+def knows_nowait(fd: int) -> bool:
+    """Whether a read of this file may be tried with RWF_NOWAIT."""
+    try:
+        os.preadv(fd, [bytearray(1)], 0, os.RWF_NOWAIT)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+class Disk:
+    """Serves one block device from one file; owns the file.
+
+    ``log`` takes the one line that a broken ring is worth.
+    """
+
+    def __init__(
+        self, device: BlockDevice, file: BackingFile, log: Callable[[str], None]
+    ) -> None:
+        self.device = device
+        self.file = file
+        self._log = log
+        self._quiesced = False
+        self._own_signals = 0
+        self._kick: EventFd | None = None
+        self._settled = trio.lowlevel.ParkingLot()
+        self._limiter = trio.CapacityLimiter(lib.BLOCK_SLOTS)
+
+    async def pump(self, transport: Transport, kick: EventFd) -> None:
+        """Serve the device until cancelled, which waits for its workers.
+
+        Pulls before it waits: what a restore left in the ring needs no kick.
+        """
+        self._kick = kick
+        async with trio.open_nursery() as workers:
+            while True:
+                stop = self._turn(transport)
+                while (slot := self.device.take()) is not None:
+                    workers.start_soon(self._work, slot, kick)
+                if stop is Stop.BUDGET:
+                    await trio.lowlevel.checkpoint()
+                else:
+                    await self._wait(kick)
+
+    async def quiesce(self) -> None:
+        """Take no new request, and wait until each that was taken is answered."""
+        self._quiesced = True
+        while self.device.in_flight:
+            await self._settled.park()
+
+    def resume(self) -> None:
+        """Go on after :meth:`quiesce`, with a look at the ring first."""
+        self._quiesced = False
+        if self._kick is not None:
+            self._ring(self._kick)
+
+    async def sync(self) -> None:
+        """fsync the file in a worker. Raises HostError."""
+        await trio.to_thread.run_sync(self.file.sync)
+
+    async def replace(self, file: BackingFile) -> None:
+        """Go on with another file, which is owned from here; closes the old one.
+
+        The caller tells the driver that the configuration has changed.
+        """
+        was_quiesced = self._quiesced
+        await self.quiesce()
+        self.device.replace(file.backing)
+        self.file.close()
+        self.file = file
+        if not was_quiesced:
+            self.resume()
+
+    async def aclose(self) -> None:
+        """After the pump: write a Writeback disk out and close the file.
+
+        Raises HostError if that failed; the file is closed all the same.
+        """
+        try:
+            if self.device.flushes:
+                with trio.CancelScope(shield=True):
+                    await self.sync()
+        finally:
+            self.file.close()
+
+    def _turn(self, transport: Transport) -> Stop:
+        if self._quiesced:
+            self.device.collect()
+            stop = Stop.EMPTY
+        else:
+            stop = self.device.drain()
+        if stop is Stop.BROKEN and self.device.fault is None:
+            self._break(transport)
+        if not self.device.in_flight:
+            self._settled.unpark_all()
+        return stop
+
+    def _break(self, transport: Transport) -> None:
+        self.device.mark_fault()
+        transport.mark_broken()
+        self._log(f"block {self.device.drive_id}: {self.device.fault}; needs a reset")
+
+    async def _work(self, slot: int, kick: EventFd) -> None:
+        await trio.to_thread.run_sync(self.device.run, slot, limiter=self._limiter)
+        self._ring(kick)
+
+    def _ring(self, kick: EventFd) -> None:
+        self._own_signals += 1
+        kick.signal()
+
+    async def _wait(self, kick: EventFd) -> None:
+        signals = await kick.wait()
+        self.device.queue_event_count += signals > self._own_signals
+        self._own_signals = 0

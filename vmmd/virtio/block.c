@@ -1,0 +1,531 @@
+#define _GNU_SOURCE
+#include "vmmd/virtio/block.h"
+
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { SECTOR_SHIFT = 9, SECTOR_SIZE = 512 };
+enum { TYPE_IN = 0, TYPE_OUT = 1, TYPE_FLUSH = 4, TYPE_GET_ID = 8 };
+enum { STATUS_OK = 0, STATUS_IOERR = 1, STATUS_UNSUPP = 2 };
+
+/* A page-cached MiB takes about 100 us: more would hold up the loop. */
+#define INLINE_BYTES (1ull << 20)
+/* A write that took SLOW_NS sends the writes of the next SLOW_FOR_NS to workers. */
+#define SLOW_NS 1000000ull
+#define SLOW_FOR_NS 100000000ull
+
+#define SCORE_MOST 16
+#define SCORE_MISS 4
+#define PROBE_FIRST 64
+#define PROBE_MOST 4096
+
+struct header {
+    uint32_t type;
+    uint32_t reserved;
+    uint64_t sector;
+};
+
+/* What a batch has taken, and when the last request was seen. */
+struct batch {
+    uint64_t now_ns;
+    uint64_t end_ns;
+    uint64_t requests;
+    uint64_t bytes;
+    uint64_t since_spin;
+};
+
+static uint64_t clock_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
+}
+
+/* Acquire: a DONE slot's result is read after its state. */
+static uint32_t state_of(const struct block_slot *slot)
+{
+    return __atomic_load_n(&slot->state, __ATOMIC_ACQUIRE);
+}
+
+/* Moves the start of what is left `n` bytes on. */
+static void advance(struct block_slot *slot, uint64_t n)
+{
+    slot->left -= n;
+    slot->offset += n;
+    while (slot->count && n >= slot->iov->iov_len) {
+        n -= slot->iov->iov_len;
+        slot->iov++;
+        slot->count--;
+    }
+    if (n) {
+        slot->iov->iov_base = (uint8_t *)slot->iov->iov_base + n;
+        slot->iov->iov_len -= n;
+    }
+}
+
+/* Takes the first `len` bytes of what is left. The caller has checked `left`. */
+static void take_bytes(struct block_slot *slot, void *to, uint64_t len)
+{
+    for (uint64_t done = 0, part; done < len; done += part) {
+        part = slot->iov->iov_len < len - done ? slot->iov->iov_len : len - done;
+        memcpy((uint8_t *)to + done, slot->iov->iov_base, part);
+        advance(slot, part);
+    }
+}
+
+/* The other way, for a device id; likewise checked. */
+static void give_bytes(struct block_slot *slot, const void *from, uint64_t len)
+{
+    for (uint64_t done = 0, part; done < len; done += part) {
+        part = slot->iov->iov_len < len - done ? slot->iov->iov_len : len - done;
+        memcpy(slot->iov->iov_base, (const uint8_t *)from + done, part);
+        advance(slot, part);
+    }
+}
+
+static void select_segments(struct block_slot *slot, uint32_t from, uint32_t count,
+                            uint64_t len)
+{
+    slot->iov = slot->chain.segment + from;
+    slot->count = count;
+    slot->left = len;
+}
+
+/* Cuts the last writable byte off: it is the status. 0 if there is none. */
+static int take_status(struct block_slot *slot)
+{
+    struct ring_chain *chain = &slot->chain;
+
+    if (!chain->writable_len)
+        return 0;
+    struct iovec *last = &chain->segment[chain->readable + chain->writable - 1];
+    while (!last->iov_len)
+        last--;
+    last->iov_len--;
+    chain->writable_len--;
+    slot->status = (uint8_t *)last->iov_base + last->iov_len;
+    return 1;
+}
+
+/* Finds the data of a read or write and its place. 0 if they are not possible. */
+static int place(const struct block *block, struct block_slot *slot, uint64_t sector)
+{
+    struct ring_chain *chain = &slot->chain;
+
+    slot->offset = 0;
+    if (slot->type == TYPE_IN)
+        select_segments(slot, chain->readable, chain->writable, chain->writable_len);
+    else if (block->read_only)
+        return 0;
+    if (slot->left % SECTOR_SIZE || sector > block->capacity ||
+        slot->left >> SECTOR_SHIFT > block->capacity - sector)
+        return 0;
+    slot->offset = slot->begin = sector << SECTOR_SHIFT;
+    slot->end = slot->begin + slot->left;
+    return 1;
+}
+
+static void give_id(const struct block *block, struct block_slot *slot)
+{
+    struct ring_chain *chain = &slot->chain;
+
+    select_segments(slot, chain->readable, chain->writable, chain->writable_len);
+    if (slot->left < sizeof block->id)
+        return;
+    give_bytes(slot, block->id, sizeof block->id);
+    slot->result = STATUS_OK;
+}
+
+/* Reads the chain into the slot. 1 if there is work for the file; 0 if the slot's
+ * result is final. Every status is IOERR until something else is proven. */
+static int parse(struct block *block, struct block_slot *slot)
+{
+    struct header header;
+
+    slot->status = NULL;
+    slot->result = STATUS_IOERR;
+    slot->type = ~0u;
+    slot->fd = block->fd;
+    slot->begin = slot->end = slot->took_ns = 0;
+    slot->dropped = 0;
+    ring_mark_written(block->ring, &slot->chain, slot->chain.writable_len);
+    select_segments(slot, 0, slot->chain.readable, slot->chain.readable_len);
+    if (!take_status(slot) || slot->left < sizeof header)
+        return 0;
+    take_bytes(slot, &header, sizeof header);
+    slot->type = header.type;
+    switch (header.type) {
+    case TYPE_IN:
+    case TYPE_OUT:
+        return place(block, slot, header.sector);
+    case TYPE_FLUSH:
+        if (!block->writeback)
+            slot->result = STATUS_OK;
+        return block->writeback;
+    case TYPE_GET_ID:
+        give_id(block, slot);
+        return 0;
+    default:
+        slot->result = STATUS_UNSUPP;
+        return 0;
+    }
+}
+
+/* Moves what is left; 0, or errno. A file that ends early is EIO. */
+static int transfer(struct block_slot *slot, int flags)
+{
+    while (slot->left) {
+        int count = (int)slot->count;
+        ssize_t n = slot->type == TYPE_OUT
+                        ? pwritev2(slot->fd, slot->iov, count, (off_t)slot->offset, 0)
+                        : preadv2(slot->fd, slot->iov, count, (off_t)slot->offset, flags);
+        if (n > 0)
+            advance(slot, (uint64_t)n);
+        else if (n == 0)
+            return EIO;
+        else if (errno != EINTR)
+            return errno;
+    }
+    return 0;
+}
+
+void block_run(struct block_slot *slot)
+{
+    uint64_t start = clock_ns();
+    int failed = slot->type == TYPE_FLUSH ? fsync(slot->fd) : transfer(slot, 0);
+
+    slot->took_ns += clock_ns() - start;
+    slot->result = failed ? STATUS_IOERR : STATUS_OK;
+    __atomic_store_n(&slot->state, BLOCK_DONE, __ATOMIC_RELEASE);
+}
+
+static void account(struct block_latency *latency, uint64_t took_ns)
+{
+    if (!latency->sum_ns || took_ns < latency->min_ns)
+        latency->min_ns = took_ns;
+    if (took_ns > latency->max_ns)
+        latency->max_ns = took_ns;
+    latency->sum_ns += took_ns;
+}
+
+static void count_request(struct block *block, const struct block_slot *slot)
+{
+    struct block_counters *c = &block->counters;
+    uint64_t bytes = slot->end - slot->begin;
+
+    if (slot->type == TYPE_IN) {
+        c->reads++;
+        c->read_bytes += bytes;
+        account(&c->read_latency, slot->took_ns);
+    } else if (slot->type == TYPE_OUT) {
+        c->writes++;
+        c->write_bytes += bytes;
+        account(&c->write_latency, slot->took_ns);
+    } else if (slot->type == TYPE_FLUSH) {
+        c->flushes++;
+    }
+}
+
+/* Writes the status, publishes the chain, frees the slot. */
+static void answer(struct block *block, struct block_slot *slot)
+{
+    uint32_t written = slot->status ? 1 : 0;
+
+    if (slot->type == TYPE_IN)
+        written += (uint32_t)(slot->offset - slot->begin);
+    else if (slot->type == TYPE_GET_ID && slot->result == STATUS_OK)
+        written += sizeof block->id;
+    if (slot->result == STATUS_OK)
+        count_request(block, slot);
+    if (slot->status)
+        *slot->status = slot->result;
+    ring_push(block->ring, slot->chain.head, written);
+    block->unsignalled = 1;
+    slot->state = BLOCK_FREE;
+}
+
+static int in_the_way(const struct block_slot *earlier, const struct block_slot *slot)
+{
+    if (slot->type == TYPE_FLUSH)
+        return earlier->type == TYPE_OUT;
+    if (earlier->type != TYPE_OUT && slot->type != TYPE_OUT)
+        return 0;
+    return earlier->begin < slot->end && slot->begin < earlier->end;
+}
+
+/* Whether a request taken before this one has to come first; also one of a
+ * driver's last life that a worker still holds. */
+static int blocked(const struct block *block, const struct block_slot *slot)
+{
+    for (int i = 0; i < BLOCK_SLOTS; i++) {
+        const struct block_slot *s = &block->slot[i];
+        if (state_of(s) != BLOCK_FREE && s->ticket < slot->ticket && in_the_way(s, slot))
+            return 1;
+    }
+    return 0;
+}
+
+static int flushing(const struct block *block)
+{
+    for (int i = 0; i < BLOCK_SLOTS; i++)
+        if (state_of(&block->slot[i]) != BLOCK_FREE && block->slot[i].type == TYPE_FLUSH)
+            return 1;
+    return 0;
+}
+
+/* Whether this one might hold up the loop, as far as can be said beforehand. */
+static int slow(const struct block *block, const struct block_slot *slot, uint64_t now)
+{
+    if (slot->type == TYPE_FLUSH || slot->left > INLINE_BYTES)
+        return 1;
+    return slot->type == TYPE_OUT &&
+           (now < block->slow_until_ns || (block->live && flushing(block)));
+}
+
+static void note_slow(struct block *block, const struct block_slot *slot, uint64_t now)
+{
+    if (slot->type == TYPE_OUT && slot->took_ns > SLOW_NS)
+        block->slow_until_ns = now + SLOW_FOR_NS;
+}
+
+static void stay(struct block *block, struct block_slot *slot, enum block_state state)
+{
+    slot->state = state;
+    block->live++;
+    block->counters.workers++;
+}
+
+/* Carries a parsed request out, or sees that it stays. */
+static void carry_out(struct block *block, struct block_slot *slot, struct batch *batch)
+{
+    if (block->live && blocked(block, slot)) {
+        stay(block, slot, BLOCK_WAITING);
+        return;
+    }
+    if (slow(block, slot, batch->now_ns)) {
+        stay(block, slot, BLOCK_READY);
+        return;
+    }
+    int error = transfer(slot, block->nowait ? RWF_NOWAIT : 0);
+    uint64_t now = clock_ns();
+    slot->took_ns = now - batch->now_ns;
+    batch->now_ns = now;
+    if (block->nowait && slot->type == TYPE_IN &&
+        (error == EAGAIN || error == EOPNOTSUPP)) {
+        stay(block, slot, BLOCK_READY);
+        return;
+    }
+    note_slow(block, slot, now);
+    slot->result = error ? STATUS_IOERR : STATUS_OK;
+    block->counters.invalid += !!error;
+    answer(block, slot);
+}
+
+static void serve(struct block *block, struct block_slot *slot, struct batch *batch)
+{
+    slot->ticket = block->tickets++;
+    batch->requests++;
+    batch->since_spin++;
+    block->ops_used++;
+    if (parse(block, slot)) {
+        batch->bytes += slot->left;
+        block->bytes_used += slot->left;
+        carry_out(block, slot, batch);
+        return;
+    }
+    if (slot->result == STATUS_UNSUPP)
+        block->counters.invalid++;
+    else if (slot->result != STATUS_OK)
+        block->counters.malformed++;
+    answer(block, slot);
+    /* Nothing moved, so nothing looked at the clock. */
+    if (batch->requests % 32 == 0)
+        batch->now_ns = clock_ns();
+}
+
+static struct block_slot *free_slot(struct block *block)
+{
+    for (int i = 0; block->live < BLOCK_SLOTS; i++)
+        if (state_of(&block->slot[i]) == BLOCK_FREE)
+            return &block->slot[i];
+    return NULL;
+}
+
+/* Takes chains until something stops it. */
+static enum block_stop serve_all(struct block *block, struct batch *batch)
+{
+    for (;;) {
+        if (batch->requests >= block->max_requests ||
+            batch->bytes >= block->max_bytes || batch->now_ns >= batch->end_ns)
+            return BLOCK_BUDGET;
+        if (block->ops_used >= block->ops_allowed ||
+            block->bytes_used >= block->bytes_allowed)
+            return ring_pending(block->ring) ? BLOCK_THROTTLED : BLOCK_EMPTY;
+        struct block_slot *slot = free_slot(block);
+        if (!slot)
+            return BLOCK_WORKER;
+        switch (ring_pop(block->ring, &slot->chain)) {
+        case RING_CHAIN:
+            serve(block, slot, batch);
+            break;
+        case RING_BROKEN:
+            return BLOCK_BROKEN;
+        default:
+            return BLOCK_EMPTY;
+        }
+    }
+}
+
+static void signal_used(struct block *block)
+{
+    if (!block->unsignalled)
+        return;
+    block->unsignalled = 0;
+    if (ring_should_signal(block->ring))
+        irq_raise(block->irq, 1);
+}
+
+/* 1 if a chain came within spin_ns. */
+static int poll_ring(const struct block *block)
+{
+    uint64_t end = clock_ns() + block->spin_ns;
+
+    do {
+        for (int i = 0; i < 8; i++) {
+            if (ring_pending(block->ring))
+                return 1;
+            __builtin_ia32_pause();
+        }
+    } while (clock_ns() < end);
+    return 0;
+}
+
+/* A wake costs 17 to 30 us, an answer to a spinning drain about one; but where
+ * the vCPU has only this CPU a spin keeps it from asking. No figure known
+ * beforehand tells the two apart (gap averages and CPU counts failed), so the
+ * spin is learned from whether it pays: the score goes up by one for a hit and
+ * down by four for a miss; at zero only a probe spins, after 64 requests, then
+ * twice as many for each that fails. */
+static int spin(struct block *block, struct batch *batch)
+{
+    if (!block->spin_ns || !batch->since_spin || block->live)
+        return 0;
+    block->since_spin += (uint32_t)batch->since_spin;
+    batch->since_spin = 0;
+    if (!block->score && block->since_spin < block->probe_after)
+        return 0;
+    int probing = !block->score, hit = poll_ring(block);
+    block->since_spin = 0;
+    block->counters.spins++;
+    block->counters.spin_hits += (uint64_t)hit;
+    if (hit) {
+        block->score += block->score < SCORE_MOST;
+        block->probe_after = PROBE_FIRST;
+    } else if (probing) {
+        block->probe_after = block->probe_after * 2 < PROBE_MOST ? block->probe_after * 2
+                                                                 : PROBE_MOST;
+    } else {
+        block->score = block->score > SCORE_MISS ? block->score - SCORE_MISS : 0;
+    }
+    return hit;
+}
+
+static uint16_t left_in_ring(const struct ring *ring)
+{
+    if (!ring->ready)
+        return 0;
+    const uint16_t *avail_idx = (const uint16_t *)(ring->avail_host + 2);
+    return __atomic_load_n(avail_idx, __ATOMIC_RELAXED) - ring->next_avail;
+}
+
+static void count_stop(struct block *block, const struct batch *batch, enum block_stop why)
+{
+    struct block_counters *c = &block->counters;
+
+    c->no_avail += why == BLOCK_EMPTY && !batch->requests;
+    c->throttled += why == BLOCK_THROTTLED;
+    c->engine_throttled += why == BLOCK_WORKER;
+    if (why != BLOCK_EMPTY && why != BLOCK_BROKEN)
+        c->remaining += left_in_ring(block->ring);
+}
+
+static void collect(struct block *block)
+{
+    if (!block->live)
+        return;
+    for (int i = 0; i < BLOCK_SLOTS; i++) {
+        struct block_slot *slot = &block->slot[i];
+        if (state_of(slot) != BLOCK_DONE)
+            continue;
+        block->live--;
+        if (slot->dropped) {
+            slot->state = BLOCK_FREE;
+            continue;
+        }
+        if (slot->type == TYPE_OUT && slot->took_ns > SLOW_NS)
+            note_slow(block, slot, clock_ns());
+        block->counters.invalid += slot->result != STATUS_OK;
+        answer(block, slot);
+    }
+    for (int i = 0; i < BLOCK_SLOTS; i++)
+        if (state_of(&block->slot[i]) == BLOCK_WAITING && !blocked(block, &block->slot[i]))
+            block->slot[i].state = BLOCK_READY;
+}
+
+enum block_stop block_drain(struct block *block)
+{
+    struct batch batch = {.now_ns = clock_ns()};
+    enum block_stop why;
+
+    block->ops_used = block->bytes_used = 0;
+    collect(block);
+    if (!block->ring)
+        return BLOCK_EMPTY;
+    batch.end_ns = batch.now_ns + block->max_ns;
+    do {
+        ring_suppress_kicks(block->ring);
+        why = serve_all(block, &batch);
+        signal_used(block);
+    } while (why == BLOCK_EMPTY && (spin(block, &batch) || ring_arm_kicks(block->ring)));
+    count_stop(block, &batch, why);
+    return why;
+}
+
+void block_collect(struct block *block)
+{
+    collect(block);
+    if (block->ring)
+        signal_used(block);
+}
+
+int block_take(struct block *block)
+{
+    for (int i = 0; i < BLOCK_SLOTS && block->live; i++) {
+        if (state_of(&block->slot[i]) == BLOCK_READY) {
+            block->slot[i].state = BLOCK_RUNNING;
+            return i;
+        }
+    }
+    return -1;
+}
+
+void block_reset(struct block *block)
+{
+    for (int i = 0; i < BLOCK_SLOTS; i++) {
+        struct block_slot *slot = &block->slot[i];
+        uint32_t state = state_of(slot);
+        if (state == BLOCK_WAITING || state == BLOCK_READY) {
+            slot->state = BLOCK_FREE;
+            block->live--;
+        }
+        slot->dropped = 1;
+    }
+    block->ring = NULL;
+    block->irq = NULL;
+    block->unsignalled = 0;
+    block->score = 0;
+    block->probe_after = PROBE_FIRST;
+    block->since_spin = 0;
+}

@@ -27,6 +27,51 @@ WHITE_SPACE = (
 )
 """What ``str::trim`` takes off (Unicode's White_Space; Python's is larger)."""
 
+# musl's strerror, which the released binaries are linked with.
+_MESSAGES = {
+    _errno.EPERM: "Operation not permitted",
+    _errno.ENOENT: "No such file or directory",
+    _errno.EINTR: "Interrupted system call",
+    _errno.EIO: "I/O error",
+    _errno.ENXIO: "No such device or address",
+    _errno.EBADF: "Bad file descriptor",
+    _errno.EAGAIN: "Resource temporarily unavailable",
+    _errno.ENOMEM: "Out of memory",
+    _errno.EACCES: "Permission denied",
+    _errno.EFAULT: "Bad address",
+    _errno.EBUSY: "Resource busy",
+    _errno.EEXIST: "File exists",
+    _errno.EXDEV: "Cross-device link",
+    _errno.ENODEV: "No such device",
+    _errno.ENOTDIR: "Not a directory",
+    _errno.EISDIR: "Is a directory",
+    _errno.EINVAL: "Invalid argument",
+    _errno.ENFILE: "Too many open files in system",
+    _errno.EMFILE: "No file descriptors available",
+    _errno.ENOTTY: "Not a tty",
+    _errno.ETXTBSY: "Text file busy",
+    _errno.EFBIG: "File too large",
+    _errno.ENOSPC: "No space left on device",
+    _errno.ESPIPE: "Invalid seek",
+    _errno.EROFS: "Read-only file system",
+    _errno.EPIPE: "Broken pipe",
+    _errno.ENAMETOOLONG: "Filename too long",
+    _errno.ENOSYS: "Function not implemented",
+    _errno.ENOTEMPTY: "Directory not empty",
+    _errno.ELOOP: "Symbolic link loop",
+    _errno.EOVERFLOW: "Value too large for data type",
+    _errno.ENOTSOCK: "Not a socket",
+    _errno.ENOTSUP: "Not supported",
+    _errno.EADDRINUSE: "Address in use",
+    _errno.EADDRNOTAVAIL: "Address not available",
+    _errno.ECONNRESET: "Connection reset by peer",
+    _errno.ENOTCONN: "Socket not connected",
+    _errno.ETIMEDOUT: "Operation timed out",
+    _errno.ECONNREFUSED: "Connection refused",
+    _errno.ESTALE: "Stale file handle",
+    _errno.EDQUOT: "Quota exceeded",
+}
+
 _KINDS = {
     _errno.EPERM: "PermissionDenied",
     _errno.EACCES: "PermissionDenied",
@@ -74,6 +119,13 @@ def debug_str(text: str) -> str:
     return f'"{text}"'
 
 
+def debug_char(char: str) -> str:
+    """``{:?}`` of a character: in single quotes, with Rust's escapes."""
+    if char in "'\"":
+        return "'\\''" if char == "'" else "'\"'"
+    return f"'{debug_str(char)[1:-1]}'"
+
+
 def _escape_unprintable(char: str) -> str:
     if char.isascii():
         return char
@@ -91,15 +143,19 @@ def _extends_grapheme(char: str) -> bool:
 def io_error(error: OSError) -> str:
     """``{}`` of an ``io::Error`` that came from the system."""
     code = error.errno or 0
-    return f"{os.strerror(code)} (os error {code})"
+    return f"{_message(code)} (os error {code})"
 
 
 def io_error_debug(error: OSError) -> str:
     """``{:?}`` of an ``io::Error`` that came from the system."""
     code = error.errno or 0
     kind = _KINDS.get(code, "Uncategorized")
-    message = debug_str(os.strerror(code))
+    message = debug_str(_message(code))
     return f"Os {{ code: {code}, kind: {kind}, message: {message} }}"
+
+
+def _message(code: int) -> str:
+    return _MESSAGES.get(code) or os.strerror(code)
 
 
 def utf8_error(error: UnicodeDecodeError) -> str:
@@ -108,3 +164,43 @@ def utf8_error(error: UnicodeDecodeError) -> str:
         return f"incomplete utf-8 byte sequence from index {error.start}"
     count = error.end - error.start
     return f"invalid utf-8 sequence of {count} bytes from index {error.start}"
+
+
+class ParseIntError(ValueError):
+    """``std::num::ParseIntError``: ``str()`` is ``{}``, ``kind`` names the fault."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(_INT_TEXTS[kind])
+        self.kind = kind
+
+    @property
+    def debug(self) -> str:
+        """``{:?}`` of the error."""
+        return f"ParseIntError {{ kind: {self.kind} }}"
+
+
+_INT_TEXTS = {
+    "Empty": "cannot parse integer from empty string",
+    "InvalidDigit": "invalid digit found in string",
+    "PosOverflow": "number too large to fit in target type",
+}
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+def parse_unsigned(text: str, radix: int, bits: int) -> int:
+    """``uN::from_str_radix``: a leading ``+`` is taken, nothing else is.
+
+    Raises ParseIntError of the first fault from the left.
+    """
+    if not text:
+        raise ParseIntError("Empty")
+    digits = text[1:] if text[0] == "+" and len(text) > 1 else text
+    value = 0
+    for char in digits:
+        digit = _DIGITS.find(char.lower()) if char.isascii() else -1
+        if not 0 <= digit < radix:
+            raise ParseIntError("InvalidDigit")
+        value = value * radix + digit
+        if value >= 1 << bits:
+            raise ParseIntError("PosOverflow")
+    return value

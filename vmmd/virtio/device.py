@@ -103,11 +103,11 @@ class VirtioDevice(Protocol):
     """The device contract. ``DEVICE_ID`` and ``QUEUE_SIZES`` never change."""
 
     @property
-    def DEVICE_ID(self) -> int:  # noqa: N802  (the contract's name for a constant)
+    def DEVICE_ID(self) -> int:
         """The type, from the specification's section 5."""
 
     @property
-    def QUEUE_SIZES(self) -> tuple[int, ...]:  # noqa: N802  (as above)
+    def QUEUE_SIZES(self) -> tuple[int, ...]:
         """The largest size of each queue."""
 
     @property

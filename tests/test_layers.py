@@ -14,6 +14,7 @@ C_BUDGET_LINES = 2500
 # Lower may not import higher. `_native` and `state.record` stand at the foot.
 RANKS = {
     "__version__": 0,
+    "FIRECRACKER_VERSION": 0,
     "errors": 0,
     "rust": 0,
     "limiter": 0,

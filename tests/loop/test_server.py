@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 import socket
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,12 +12,26 @@ import pytest
 import trio
 import trio.testing
 
+from vmmd.actions import NO_CONTENT as DONE
+from vmmd.actions import (
+    Action,
+    Answer,
+    CreateSnapshot,
+    FlushMetrics,
+    GetInstanceInfo,
+    InstanceStart,
+    LoadSnapshot,
+    PatchVm,
+    PutMmds,
+)
+from vmmd.config import VmStateChange
 from vmmd.errors import ConfigError
+from vmmd.http import routes
 from vmmd.loop.logger import DEBUG, Logger
-from vmmd.loop.server import Server
+from vmmd.loop.server import Server, timed_as
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
 HEAD = "Server: Firecracker API\r\nConnection: keep-alive\r\n"
@@ -34,68 +48,53 @@ def put(target: str, body: str = "{}", headers: str = "") -> bytes:
     return f"PUT {target} HTTP/1.1\r\n{headers}Content-Length: {size}\r\n\r\n{body}".encode()
 
 
+def patch(target: str, body: str) -> bytes:
+    return put(target, body).replace(b"PUT", b"PATCH", 1)
+
+
 def get(target: str, headers: str = "") -> bytes:
     return f"GET {target} HTTP/1.1\r\n{headers}\r\n".encode()
 
 
-@dataclass
-class Answer:
-    status: int
-    body: object = None
+MACHINE = '{"vcpu_count":1,"mem_size_mib":64}'
+PUT_MACHINE = put("/machine-config", MACHINE)
+OLD_MACHINE = put("/machine-config", MACHINE[:-1] + ',"cpu_template":"T2"}')
+PAUSE = patch("/vm", '{"state":"Paused"}')
+RESUME = patch("/vm", '{"state":"Resumed"}')
+START = put("/actions", '{"action_type":"InstanceStart"}')
+START_REPLY = reply(400, '{"fault_message":"It failed: é."}')
+INFO = Answer(200, {"id": "x", "é": None})
+INFO_REPLY = reply(200, '{"id":"x","é":null}')
 
 
 @dataclass
-class FakeCall:
-    """A call that does what its function does."""
-
-    run: Callable[[], Awaitable[Answer]]
-    deprecation: str | None = None
-    timed_as: str | None = None
-
-    async def perform(self) -> Answer:
-        return await self.run()
-
-
-@dataclass
-class FakeApi:
-    """``/slow`` waits for ``gate``; ``/fail`` fails; others answer at once."""
+class FakeMachine:
+    """Pausing waits for ``gate``; starting and metadata fail; all else is well."""
 
     begun: list[str] = field(default_factory=list)
     done: list[str] = field(default_factory=list)
     gate: trio.Event = field(default_factory=trio.Event)
 
-    def understand(self, method: str, target: str, _body: bytes | None) -> FakeCall:
-        if target == "/nowhere":
-            fault = ConfigError("No such path.")
-            fault.debug = 'NoSuchPath("nowhere")'
-            raise fault
-        return FakeCall(
-            lambda: self._perform(method, target),
-            deprecation="Old." if target == "/old" else None,
-            timed_as="pause vm" if target == "/vm" else None,
-        )
-
-    async def _perform(self, method: str, target: str) -> Answer:
-        self.begun.append(target)
-        if target.startswith("/slow"):
+    async def perform(self, action: Action) -> Answer:
+        name = type(action).__name__
+        self.begun.append(name)
+        if isinstance(action, PatchVm) and action.state is VmStateChange.PAUSED:
             await self.gate.wait()
-        self.done.append(target)
-        if target == "/fail":
+        self.done.append(name)
+        if isinstance(action, InstanceStart):
             raise ConfigError("It failed: é.")
-        if target == "/large":
+        if isinstance(action, PutMmds):
             error = ConfigError("Too large.")
             error.status = 413
             raise error
-        if method == "GET":
-            return Answer(200, {"path": target, "é": None})
-        return Answer(204)
+        return INFO if isinstance(action, GetInstanceInfo) else DONE
 
 
 @dataclass
 class Served:
     """A running server, its socket's path and its log."""
 
-    api: FakeApi
+    machine: FakeMachine
     server: Server
     path: str
     log: Path
@@ -113,21 +112,28 @@ class Served:
 
 
 @pytest.fixture
-async def served(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Served]:
+def logger(tmp_path: Path) -> Iterator[Logger]:
     logger = Logger()
     logger.update(str(tmp_path / "log"), DEBUG)
+    yield logger
+    logger.close()
+
+
+@pytest.fixture
+async def served(
+    tmp_path: Path, nursery: trio.Nursery, logger: Logger
+) -> AsyncIterator[Served]:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(tmp_path / "api"))
     listener.listen(128)
-    api = FakeApi()
-    server = Server(listener, api.understand, logger)
+    machine = FakeMachine()
+    server = Server(listener, machine, logger)
     nursery.start_soon(server.serve, nursery)
-    served = Served(api, server, str(tmp_path / "api"), tmp_path / "log", nursery)
+    served = Served(machine, server, str(tmp_path / "api"), tmp_path / "log", nursery)
     yield served
     for client in served.clients:
-        client.socket.close()
+        await client.aclose()
     nursery.cancel_scope.cancel()
-    logger.close()
 
 
 async def receive(stream: trio.SocketStream, count: int) -> bytes:
@@ -148,13 +154,14 @@ async def expect(stream: trio.SocketStream, data: bytes) -> None:
 
 async def test_answers(served: Served) -> None:
     client = await served.connect()
+    no_path = '{"fault_message":"Invalid request method and/or path: PUT x."}'
     for request, answer in (
-        (put("/x"), NO_CONTENT),
-        (get("/a"), reply(200, '{"path":"/a","é":null}')),
-        (put("/fail"), reply(400, '{"fault_message":"It failed: é."}')),
-        (put("/large"), reply(413, '{"fault_message":"Too large."}')),
-        (put("/nowhere"), reply(400, '{"fault_message":"No such path."}')),
-        (put("/old"), NO_CONTENT[:-2] + b"Deprecation: true\r\n\r\n"),
+        (PUT_MACHINE, NO_CONTENT),
+        (get("/"), INFO_REPLY),
+        (START, START_REPLY),
+        (put("/mmds"), reply(413, '{"fault_message":"Too large."}')),
+        (put("/x"), reply(400, no_path)),
+        (OLD_MACHINE, NO_CONTENT[:-2] + b"Deprecation: true\r\n\r\n"),
     ):
         await client.send_all(request)
         await expect(client, answer)
@@ -162,19 +169,18 @@ async def test_answers(served: Served) -> None:
 
 async def test_pipelined_requests_are_answered_in_order(served: Served) -> None:
     client = await served.connect()
-    await client.send_all(get("/a") + put("/x") + get("/b"))
-    expected = reply(200, '{"path":"/a","é":null}') + NO_CONTENT
-    await expect(client, expected + reply(200, '{"path":"/b","é":null}'))
+    await client.send_all(get("/") + PUT_MACHINE + START)
+    await expect(client, INFO_REPLY + NO_CONTENT + START_REPLY)
 
 
 async def test_expect_continue_is_answered_before_the_body_comes(
     served: Served,
 ) -> None:
     client = await served.connect()
-    request = put("/x", "{}", "Expect: 100-continue\r\n")
+    request = put("/machine-config", MACHINE, "Expect: 100-continue\r\n")
     await client.send_all(request[:-2])
     await expect(client, f"HTTP/1.1 100 \r\n{HEAD}\r\n".encode())
-    assert served.api.begun == []
+    assert served.machine.begun == []
     await client.send_all(request[-2:])
     await expect(client, NO_CONTENT)
 
@@ -189,30 +195,40 @@ async def test_what_is_no_request_is_refused_and_the_connection_stays(
         'All previous unanswered requests will be dropped." }'
     )
     await expect(client, reply(400, text))
-    await client.send_all(put("/x"))
+    await client.send_all(PUT_MACHINE)
     await expect(client, NO_CONTENT)
 
 
 async def test_close_is_honoured_after_the_reply(served: Served) -> None:
     client = await served.connect()
-    await client.send_all(put("/x", headers="Connection: close\r\n") + put("/y"))
+    closing = PUT_MACHINE.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
+    await client.send_all(closing + RESUME)
     assert await receive(client, 4096) == NO_CONTENT
-    assert served.api.done == ["/x"]
+    assert served.machine.done == ["PutMachineConfig"]
 
 
 async def test_a_client_that_only_stops_sending_gets_its_answers(
     served: Served,
 ) -> None:
     client = await served.connect()
-    await client.send_all(put("/x") * 2)
+    await client.send_all(PUT_MACHINE * 2)
     await client.send_eof()
     assert await receive(client, 4096) == NO_CONTENT * 2
+
+
+async def test_the_payload_limit(served: Served) -> None:
+    client = await served.connect()
+    size = 51_201
+    await client.send_all(f"PUT /x HTTP/1.1\r\nContent-Length: {size}\r\n\r\n".encode())
+    assert b"size 51201 is larger than the limit of 51200 " in await receive(
+        client, 250
+    )
 
 
 async def test_the_eleventh_connection_is_turned_away(served: Served) -> None:
     clients = [await served.connect() for _ in range(10)]
     for client in clients:
-        await client.send_all(put("/x"))
+        await client.send_all(PUT_MACHINE)
         await expect(client, NO_CONTENT)
     eleventh = await served.connect()
     assert await receive(eleventh, 4096) == (
@@ -222,7 +238,7 @@ async def test_the_eleventh_connection_is_turned_away(served: Served) -> None:
     await clients[3].aclose()
     await trio.testing.wait_all_tasks_blocked()
     twelfth = await served.connect()
-    await twelfth.send_all(put("/x"))
+    await twelfth.send_all(PUT_MACHINE)
     await expect(twelfth, NO_CONTENT)
 
 
@@ -230,35 +246,37 @@ async def test_changing_actions_take_turns_and_gets_do_not_wait(
     served: Served,
 ) -> None:
     slow, second, third, reader = [await served.connect() for _ in range(4)]
-    for client, target in ((slow, "/slow"), (second, "/2"), (third, "/3")):
-        await client.send_all(put(target))
+    for client, request in ((slow, PAUSE), (second, PUT_MACHINE), (third, START)):
+        await client.send_all(request)
         await trio.testing.wait_all_tasks_blocked()
-    await reader.send_all(get("/a"))
-    await expect(reader, reply(200, '{"path":"/a","é":null}'))
-    assert served.api.begun == ["/slow", "/a"]
-    served.api.gate.set()
-    for client in (slow, second, third):
-        await expect(client, NO_CONTENT)
-    assert served.api.done == ["/a", "/slow", "/2", "/3"]
+    await reader.send_all(get("/"))
+    await expect(reader, INFO_REPLY)
+    assert served.machine.begun == ["PatchVm", "GetInstanceInfo"]
+    served.machine.gate.set()
+    await expect(slow, NO_CONTENT)
+    await expect(second, NO_CONTENT)
+    await expect(third, START_REPLY)
+    in_turn = ["PatchVm", "PutMachineConfig", "InstanceStart"]
+    assert served.machine.done == ["GetInstanceInfo", *in_turn]
 
 
 async def test_a_client_that_goes_away_changes_nothing(served: Served) -> None:
     client = await served.connect()
-    await client.send_all(put("/slow"))
+    await client.send_all(PAUSE)
     await trio.testing.wait_all_tasks_blocked()
     await client.aclose()
     await trio.testing.wait_all_tasks_blocked()
-    served.api.gate.set()
+    served.machine.gate.set()
     other = await served.connect()
-    await other.send_all(put("/x"))
+    await other.send_all(PUT_MACHINE)
     await expect(other, NO_CONTENT)
-    assert served.api.done == ["/slow", "/x"]
+    assert served.machine.done == ["PatchVm", "PutMachineConfig"]
 
 
 async def test_answered_waits_for_replies_that_are_owed(served: Served) -> None:
     await served.server.answered()
     client = await served.connect()
-    await client.send_all(put("/slow"))
+    await client.send_all(PAUSE)
     await trio.testing.wait_all_tasks_blocked()
     waited = trio.Event()
 
@@ -269,32 +287,45 @@ async def test_answered_waits_for_replies_that_are_owed(served: Served) -> None:
     served.nursery.start_soon(wait)
     await trio.testing.wait_all_tasks_blocked()
     assert not waited.is_set()
-    served.api.gate.set()
+    served.machine.gate.set()
     await expect(client, NO_CONTENT)
     with trio.fail_after(5):
         await waited.wait()
 
 
+async def test_a_reply_that_is_not_read_holds_up_nobody_else(served: Served) -> None:
+    deaf, other = await served.connect(), await served.connect()
+
+    async def send_for_ever() -> None:
+        with suppress(trio.ClosedResourceError):
+            while True:  # until neither side has room for more
+                await deaf.send_all(get("/") * 100)
+
+    served.nursery.start_soon(send_for_ever)
+    await trio.testing.wait_all_tasks_blocked()
+    await other.send_all(PUT_MACHINE)
+    await expect(other, NO_CONTENT)
+
+
 async def test_the_log_tells_each_request(served: Served) -> None:
     client = await served.connect()
     for request in (
-        put("/x", '{"a":\n"é"}'),
-        get("/a"),
+        put("/machine-config", '{"vcpu_count":1,\n"é":2}'),
+        get("/"),
         put("/mmds", '{"secret":1}'),
-        put("/vm"),
-        put("/fail"),
-        put("/large"),
-        put("/old"),
-        put("/nowhere"),
+        RESUME,
+        START,
+        OLD_MACHINE,
         put("/cpu-config", "{}"),
         b"PUT /y HTTP/1.1\r\nContent-Length: 1\r\n\r\n\xff",
+        b"DELETE /drives/a HTTP/1.1\r\n\r\n",
     ):
         await client.send_all(request)
         await receive(client, 12)
         await trio.testing.wait_all_tasks_blocked()
     lines = served.lines()
     duration = re.compile(r"Total previous API call duration: \d+ us\.")
-    assert len(list(filter(duration.fullmatch, lines))) == 10
+    assert len(list(filter(duration.fullmatch, lines))) == 9
     seen = [
         re.sub(r"took \d+ us", "took N us", line)
         for line in lines
@@ -302,46 +333,78 @@ async def test_the_log_tells_each_request(served: Served) -> None:
     ]
     done = "The request was executed successfully. Status code: 204 No Content."
     received = "The API server received a Put request on"
+    unknown = "unknown field `é`, expected one of `vcpu_count`, `mem_size_mib`, `smt`"
+    unknown += ", `cpu_template`, `track_dirty_pages`, `huge_pages`"
+    old = MACHINE[:-1].replace('"', '\\"') + ',\\"cpu_template\\":\\"T2\\"}'
+    state = '{\\"state\\":\\"Resumed\\"}'
     assert seen == [
         "API server started.",
-        f'{received} "/x" with body "{{\\"a\\":\\n\\"é\\"}}".',
-        done,
-        'The API server received a Get request on "/a".',
+        f'{received} "/machine-config" with body '
+        '"{\\"vcpu_count\\":1,\\n\\"é\\":2}".',
+        f'SerdeJson(Error("{unknown}", line: 2, column: 4))',
+        'The API server received a Get request on "/".',
         "The request was executed successfully. Status code: 200 OK.",
         f'{received} "/mmds".',
-        done,
-        f'{received} "/vm" with body "{{}}".',
-        done,
-        "'pause vm' API request took N us.",
-        f'{received} "/fail" with body "{{}}".',
-        "Received Error. Status code: 400 Bad Request. Message: It failed: é.",
-        f'{received} "/large" with body "{{}}".',
         "Received Error. Status code: 413 Payload too large. Message: Too large.",
-        f'{received} "/old" with body "{{}}".',
+        f'The API server received a Patch request on "/vm" with body "{state}".',
         done,
-        "Old.",
-        f'{received} "/nowhere" with body "{{}}".',
-        'NoSuchPath("nowhere")',
+        "'resume vm' API request took N us.",
+        f'{received} "/actions" with body "{{\\"action_type\\":\\"InstanceStart\\"}}".',
+        "Received Error. Status code: 400 Bad Request. Message: It failed: é.",
+        f'{received} "/machine-config" with body "{old}".',
+        done,
+        "PUT /machine-config: cpu_template field is deprecated.",
         f'{received} "/cpu-config" with body "{{}}".',
         done,
         f'{received} "/y" with body "inconvertible to UTF-8".',
+        'InvalidPathMethod("y", Put)',
+        'The API server received a Delete request on "/drives/a".',
         done,
     ]
 
 
-async def test_lines_of_the_api_thread(served: Served) -> None:
+async def test_a_cpu_template_is_shown_only_for_debugging(
+    served: Served, logger: Logger
+) -> None:
+    logger.update()
     client = await served.connect()
-    await client.send_all(put("/x"))
+    await client.send_all(put("/cpu-config", "{}"))
+    await expect(client, NO_CONTENT)
+    assert served.lines()[1] == (
+        'The API server received a Put request on "/cpu-config". To view the CPU '
+        "template received by the API, configure log-level to DEBUG."
+    )
+
+
+async def test_lines_are_the_api_threads(served: Served) -> None:
+    client = await served.connect()
+    await client.send_all(PUT_MACHINE)
     await expect(client, NO_CONTENT)
     for line in served.log.read_text().splitlines():
         assert " [anonymous-instance:fc_api] " in line
 
 
-async def test_a_fault_message_is_json(served: Served) -> None:
-    client = await served.connect()
-    await client.send_all(put("/fail"))
-    head, body = (
-        await receive(client, len(reply(400, '{"fault_message":"It failed: é."}')))
-    ).split(b"\r\n\r\n")
-    assert json.loads(body) == {"fault_message": "It failed: é."}
-    assert head.endswith(b"Content-Length: %d" % len(body))
+@pytest.mark.parametrize(
+    ("target", "body", "name"),
+    [
+        ("/vm", '{"state":"Paused"}', "pause vm"),
+        ("/vm", '{"state":"Resumed"}', "resume vm"),
+        ("/snapshot/load", "", "load snapshot"),
+        ("/snapshot/create", "Full", "create full snapshot"),
+        ("/snapshot/create", "Diff", "create diff snapshot"),
+        ("/actions", '{"action_type":"FlushMetrics"}', None),
+    ],
+)
+def test_actions_whose_duration_is_logged(
+    target: str, body: str, name: str | None
+) -> None:
+    paths = '"snapshot_path":"s","mem_file_path":"m"'
+    match target:
+        case "/snapshot/create":
+            body = f'{{"snapshot_type":"{body}",{paths}}}'
+        case "/snapshot/load":
+            body = f"{{{paths}}}"
+    method = "PATCH" if target == "/vm" else "PUT"
+    action = routes.parse(method, target, body.encode()).action
+    assert isinstance(action, PatchVm | LoadSnapshot | CreateSnapshot | FlushMetrics)
+    assert timed_as(action) == name

@@ -1,7 +1,7 @@
 """Firecracker's argument parser: its rules, its texts, its help page.
 
-Only ``--name value`` and ``--flag``; a value does not begin with ``--``; what
-follows a bare ``--`` is not looked at. ``--help``, ``-h`` and ``--version`` win
+``--name value`` and ``--flag``; a value does not begin with ``--``; what follows
+a bare ``--`` is not looked at. ``--name=value`` is accepted beyond that. ``--help``, ``-h`` and ``--version`` win
 over everything else. Imports nothing, since ``--version`` must be quick.
 """
 
@@ -89,11 +89,19 @@ class Parser:
         given: dict[str, str] = {}
         rest = iter(words)
         for word in rest:
-            argument = self._find(word, given)
-            given[argument.name] = _value(argument, rest)
+            name, equals, value = word.partition("=")
+            if equals and self._takes_value(name):
+                given[self._find(name, given).name] = value
+            else:
+                argument = self._find(word, given)
+                given[argument.name] = _value(argument, rest)
         for name in sorted(given):
             _check_company(self._arguments[name], words)
         return Values(given, self._defaults)
+
+    def _takes_value(self, word: str) -> bool:
+        argument = self._arguments.get(word.removeprefix("--"))
+        return argument is not None and argument.takes_value
 
     def _find(self, word: str, given: dict[str, str]) -> Argument:
         name = word.removeprefix("--")
@@ -141,11 +149,12 @@ def _value(argument: Argument, rest: Iterator[str]) -> str:
 def _check_company(argument: Argument, words: list[str]) -> None:
     """Hold what an argument requires and forbids beside it."""
     needed, unwanted = argument.requires, argument.forbids
-    if needed is not None and f"--{needed}" not in words:
+    names = {word.partition("=")[0] for word in words}
+    if needed is not None and f"--{needed}" not in names:
         raise ArgumentsError(
             f"Argument '{needed}' required, but not found.", "MissingArgument", needed
         )
-    if unwanted is not None and f"--{unwanted}" in words:
+    if unwanted is not None and f"--{unwanted}" in names:
         raise ArgumentsError(
             f"Argument '{unwanted}' cannot be used together with argument "
             f"'{argument.name}'.",

@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 
 from vmmd import FIRECRACKER_VERSION
-from vmmd.cli.arguments import Argument, ArgumentsError, Parser, Values
+from vmmd.cli.arguments import ArgumentsError, Parser, Values
+from vmmd.cli.flags import ARGUMENTS
 from vmmd.cli.listen import listen
 from vmmd.errors import ExitError
 from vmmd.loop.logger import (
-    DEFAULT_INSTANCE_ID,
     Channel,
     LevelError,
     Logger,
@@ -49,111 +49,30 @@ _EXIT_CODE_NAMES = {
     157: "SIGILL",
 }
 
-ARGUMENTS = [
-    Argument(
-        "api-sock",
-        "Path to unix domain socket used by the API.",
-        takes_value=True,
-        default="/run/firecracker.socket",
-    ),
-    Argument(
-        "id",
-        "MicroVM unique identifier.",
-        takes_value=True,
-        default=DEFAULT_INSTANCE_ID,
-    ),
-    Argument(
-        "seccomp-filter",
-        "Optional parameter which allows specifying the path to a custom seccomp "
-        "filter. For advanced users.",
-        takes_value=True,
-        forbids="no-seccomp",
-    ),
-    Argument(
-        "no-seccomp",
-        "Optional parameter which allows starting and using a microVM without "
-        "seccomp filtering. Not recommended.",
-        forbids="seccomp-filter",
-    ),
-    Argument(
-        "start-time-us",
-        "Process start time (wall clock, microseconds). This parameter is optional.",
-        takes_value=True,
-    ),
-    Argument(
-        "start-time-cpu-us",
-        "Process start CPU time (wall clock, microseconds). This parameter is "
-        "optional.",
-        takes_value=True,
-    ),
-    Argument(
-        "parent-cpu-time-us",
-        "Parent process CPU time (wall clock, microseconds). This parameter is "
-        "optional.",
-        takes_value=True,
-    ),
-    Argument(
-        "config-file",
-        "Path to a file that contains the microVM configuration in JSON format.",
-        takes_value=True,
-    ),
-    Argument(
-        "metadata",
-        "Path to a file that contains metadata in JSON format to add to the mmds.",
-        takes_value=True,
-    ),
-    Argument(
-        "no-api",
-        "Optional parameter which allows starting and using a microVM without an "
-        "active API socket.",
-        requires="config-file",
-    ),
-    Argument(
-        "log-path",
-        "Path to a fifo or a file used for configuring the logger on startup.",
-        takes_value=True,
-    ),
-    Argument("level", "Set the logger level.", takes_value=True),
-    Argument("module", "Set the logger module filter.", takes_value=True),
-    Argument("show-level", "Whether or not to output the level in the logs."),
-    Argument(
-        "show-log-origin",
-        "Whether or not to include the file path and line number of the log's origin.",
-    ),
-    Argument(
-        "metrics-path",
-        "Path to a fifo or a file used for configuring the metrics on startup.",
-        takes_value=True,
-    ),
-    Argument(
-        "boot-timer",
-        "Whether or not to load boot timer device for logging elapsed time since "
-        "InstanceStart command.",
-    ),
-    Argument("version", "Print the binary version number."),
-    Argument("snapshot-version", "Print the supported data format version."),
-    Argument(
-        "describe-snapshot",
-        "Print the data format version of the provided snapshot state file.",
-        takes_value=True,
-    ),
-    Argument(
-        "http-api-max-payload-size",
-        "Http API request payload max size, in bytes.",
-        takes_value=True,
-        default="51200",
-    ),
-    Argument("mmds-size-limit", "Mmds data store limit, in bytes.", takes_value=True),
-    Argument("enable-pci", "Enables PCIe support."),
-]
+def run_daemon(options: Options, listener: _socket.socket | None) -> int:
+    """Load what a machine needs and run it to its end; its exit code."""
+    from importlib import import_module
+
+    run: Callable[[Options, _socket.socket | None], int]
+    run = import_module("vmmd.loop.daemon").run
+    return run(options, listener)
 
 
-def main(argv: list[str]) -> int:
-    """Run the command with the arguments after its name; the exit code."""
+def main(
+    argv: list[str],
+    run: Callable[[Options, _socket.socket | None], int] = run_daemon,
+) -> int:
+    """Run the command with the arguments after its name; the exit code.
+
+    ``run`` is given what to run and the socket, which listens already (None
+    with ``--no-api``). What it returns or the ExitError it raises is the end.
+    """
     logger = Logger()
     log = logger.channel("main", "firecracker")
     try:
-        _run(argv, logger, log)
+        if (started := _prepare(argv, logger, log)) is not None:
+            options, listener = started
+            _check_end(run(options, listener), options)
     except ExitError as error:
         log.error(str(error))
         os.write(2, f"Error: {error.debug}\n".encode("utf-8", "surrogateescape"))
@@ -172,7 +91,10 @@ class Panic(Exception):
     """A value for which Firecracker panics; here a line and exit code 1."""
 
 
-def _run(argv: list[str], logger: Logger, log: Channel) -> None:
+def _prepare(
+    argv: list[str], logger: Logger, log: Channel
+) -> tuple[Options, _socket.socket | None] | None:
+    """Everything up to the socket; None when all that was asked is answered."""
     parser = Parser(ARGUMENTS)
     try:
         values = parser.parse(argv)
@@ -189,11 +111,14 @@ def _run(argv: list[str], logger: Logger, log: Channel) -> None:
     elif values.has("snapshot-version") or values.has("describe-snapshot"):
         raise ExitError("Snapshots are not built yet.", "SnapshotsNotBuilt")
     else:
-        _start(values, logger, log)
+        return _start(values, logger, log)
+    return None
 
 
-def _start(values: Values, logger: Logger, log: Channel) -> None:
-    """Check everything, then listen, then load and run the rest."""
+def _start(
+    values: Values, logger: Logger, log: Channel
+) -> tuple[Options, _socket.socket | None]:
+    """Check everything, then listen."""
     instance_id = values.get("id") or ""
     _check_instance_id(instance_id)
     logger.instance_id = instance_id
@@ -210,7 +135,7 @@ def _start(values: Values, logger: Logger, log: Channel) -> None:
         listener = listen(path)
         adapter = logger.channel("main", "firecracker::api_server_adapter")
         adapter.info(f"Listening on API socket ({debug_str(path)}).")
-    _run_daemon(_options(values, logger, config, metadata), listener)
+    return _options(values, logger, config, metadata), listener
 
 
 def _configure_logger(values: Values, logger: Logger) -> None:
@@ -351,13 +276,8 @@ def _options(
     )
 
 
-def _run_daemon(options: Options, listener: _socket.socket | None) -> None:
-    """Run the microVM to its end; raises ExitError if that is not a good one."""
-    from importlib import import_module
-
-    run: Callable[[Options, _socket.socket | None], int]
-    run = import_module("vmmd.loop.daemon").run
-    code = run(options, listener)
+def _check_end(code: int, options: Options) -> None:
+    """Raise ExitError if the machine did not come to a good end."""
     if code == 0:
         return
     name = _EXIT_CODE_NAMES.get(code, str(code))

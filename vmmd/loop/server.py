@@ -8,14 +8,16 @@ here cancels one: a client that goes away mid-action changes nothing about it.
 
 from __future__ import annotations
 
-import json
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 import trio
 
+from vmmd.actions import CreateSnapshot, LoadSnapshot, PatchVm
+from vmmd.config import VmStateChange
 from vmmd.errors import ConfigError
+from vmmd.http import render, routes
 from vmmd.http.connection import (
     TOO_MANY_CONNECTIONS,
     Connection,
@@ -23,16 +25,17 @@ from vmmd.http.connection import (
     WireReply,
 )
 from vmmd.http.intake import MAX_PAYLOAD_SIZE
-from vmmd.rust import debug_str
+from vmmd.rust import debug_str, io_error
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Awaitable, Callable
 
+    from vmmd.actions import Action, Answer
     from vmmd.loop.logger import Logger
 
 MAX_CONNECTIONS = 10
 _RECEIVE_SIZE = 65_536
+_RETRY_S = 0.1
 _METHOD_NAMES = {"GET": "Get", "PUT": "Put", "PATCH": "Patch", "DELETE": "Delete"}
 _STATUS_TEXTS = {
     200: "200 OK",
@@ -42,47 +45,26 @@ _STATUS_TEXTS = {
 }
 
 
-class Reply(Protocol):
-    """What an action answers: 200 with a body, or 204 and None."""
+class Performer(Protocol):
+    """What carries out the actions that requests ask for."""
 
-    @property
-    def status(self) -> int: ...
-
-    @property
-    def body(self) -> object: ...
-
-
-class Call(Protocol):
-    """A request that has been understood."""
-
-    @property
-    def deprecation(self) -> str | None:
-        """What the log says about deprecated use; None if there is none."""
-
-    @property
-    def timed_as(self) -> str | None:
-        """The name under which the log gives its duration; None: it does not."""
-
-    def perform(self) -> Awaitable[Reply]:
+    async def perform(self, action: Action) -> Answer:
         """Carry it out. Raises ConfigError with the whole fault_message."""
 
 
 class Server:
-    """The API server. ``understand`` maps (method, path, body) to a Call.
-
-    It raises ConfigError for a request that is none.
-    """
+    """The API server: requests in, actions to ``performer``, answers back."""
 
     def __init__(
         self,
         listener: socket.socket,
-        understand: Callable[[str, str, bytes | None], Call],
+        performer: Performer,
         logger: Logger,
         max_payload_size: int = MAX_PAYLOAD_SIZE,
     ) -> None:
         listener.setblocking(False)
-        self._listener = trio.socket.from_stdlib_socket(listener)
-        self._understand = understand
+        self._listener = listener
+        self._performer = performer
         self._max_payload_size = max_payload_size
         self._server_log = logger.channel("fc_api", "firecracker::api_server")
         self._log = logger.channel("fc_api", "firecracker::api_server::parsed_request")
@@ -96,29 +78,45 @@ class Server:
         self._server_log.info("API server started.")
         with self._listener:
             while True:
-                client, _ = await self._listener.accept()
+                client = await self._accept()
                 if self._connections < MAX_CONNECTIONS:
                     self._connections += 1
                     nursery.start_soon(self._serve_client, client)
                 else:
                     await _turn_away(client)
 
+    async def _accept(self) -> socket.socket:
+        """The next client. Out of descriptors, it waits for some to be freed."""
+        while True:
+            await trio.lowlevel.wait_readable(self._listener)
+            try:
+                client, _ = self._listener.accept()
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                self._server_log.error(
+                    "API Server error on retrieving incoming request: IO error: "
+                    f"{io_error(error)}"
+                )
+                await trio.sleep(_RETRY_S)
+                continue
+            client.setblocking(False)
+            return client
+
     async def answered(self) -> None:
         """Wait until every request that was begun has its reply sent."""
         while self._unanswered:
             await self._all_answered.park()
 
-    async def _serve_client(self, client: trio.socket.SocketType) -> None:
+    async def _serve_client(self, client: socket.socket) -> None:
         try:
             with client, suppress(OSError):  # gone; its actions are done all the same
                 await self._converse(client, Connection(self._max_payload_size))
         finally:
             self._connections -= 1
 
-    async def _converse(
-        self, client: trio.socket.SocketType, connection: Connection
-    ) -> None:
-        while data := await client.recv(_RECEIVE_SIZE):
+    async def _converse(self, client: socket.socket, connection: Connection) -> None:
+        while data := await _receive(client):
             connection.receive(data)
             while request := connection.next_request():
                 await self._answer(client, connection, request)
@@ -127,7 +125,7 @@ class Server:
 
     async def _answer(
         self,
-        client: trio.socket.SocketType,
+        client: socket.socket,
         connection: Connection,
         request: Request | WireReply,
     ) -> None:
@@ -154,41 +152,44 @@ class Server:
         if self._log.informing:
             self._log.info(f"The API server received a {self._describe(request)}.")
         try:
-            call = self._understand(request.method, request.target, request.body)
-        except ConfigError as fault:
-            self._server_log.error(fault.debug or str(fault))
-            return connection.respond(fault.status, _fault_body(fault))
-        status, body = await self._perform(request, call)
-        if call.deprecation is not None:
-            self._server_log.warn(call.deprecation)
-        return connection.respond(status, body, deprecated=call.deprecation is not None)
+            asked = routes.parse(request.method, request.target, request.body)
+        except routes.ApiFault as fault:
+            self._server_log.error(fault.debug)
+            return connection.respond(fault.status, render.fault(str(fault)))
+        status, body = await self._perform(asked.action, request.method == "GET")
+        old = asked.deprecation
+        if old is not None:
+            self._server_log.warn(old)
+        return connection.respond(status, body, deprecated=old is not None)
 
-    async def _perform(self, request: Request, call: Call) -> tuple[int, bytes | None]:
+    async def _perform(self, action: Action, reads: bool) -> tuple[int, bytes | None]:
+        """Carry an action out; the status and body that tell how it went."""
         started_ns = time.monotonic_ns()
         try:
-            if request.method == "GET":
-                reply = await call.perform()
+            if reads:
+                answer = await self._performer.perform(action)
             else:
-                reply = await self._perform_in_turn(call)
+                answer = await self._perform_in_turn(action)
         except ConfigError as fault:
-            status = _STATUS_TEXTS.get(fault.status, str(fault.status))
+            status = _STATUS_TEXTS[fault.status]
             self._log.error(f"Received Error. Status code: {status}. Message: {fault}")
-            return fault.status, _fault_body(fault)
-        status = _STATUS_TEXTS.get(reply.status, str(reply.status))
+            return fault.status, render.fault(str(fault))
+        status = _STATUS_TEXTS[answer.status]
         self._log.info(f"The request was executed successfully. Status code: {status}.")
-        if call.timed_as is not None:
+        name = timed_as(action)
+        if name is not None:
             self._server_log.info(
-                f"'{call.timed_as}' API request took {_elapsed_us(started_ns)} us."
+                f"'{name}' API request took {_elapsed_us(started_ns)} us."
             )
-        return reply.status, None if reply.body is None else _json(reply.body)
+        return answer.status, render.body(answer) or None
 
-    async def _perform_in_turn(self, call: Call) -> Reply:
+    async def _perform_in_turn(self, action: Action) -> Answer:
         try:
             self._changing.acquire_nowait()
         except trio.WouldBlock:
             await self._changing.acquire()
         try:
-            return await call.perform()
+            return await self._performer.perform(action)
         finally:
             self._changing.release()
 
@@ -205,14 +206,48 @@ class Server:
         return f"{text} with body {debug_str(_text(request.body))}"
 
 
-async def _turn_away(client: trio.socket.SocketType) -> None:
+def timed_as(action: Action) -> str | None:
+    """The name under which the log gives an action's duration, if it does."""
+    match action:
+        case PatchVm(state=VmStateChange.PAUSED):
+            return "pause vm"
+        case PatchVm():
+            return "resume vm"
+        case CreateSnapshot(params):
+            return f"create {params.snapshot_type.lower()} snapshot"
+        case LoadSnapshot():
+            return "load snapshot"
+        case _:
+            return None
+
+
+async def _turn_away(client: socket.socket) -> None:
     with client, suppress(OSError):  # it may be gone before it is told
         await _send(client, TOO_MANY_CONNECTIONS)
 
 
-async def _send(client: trio.socket.SocketType, data: bytes) -> None:
+async def _receive(client: socket.socket) -> bytes:
+    """What has come, once something has; empty at the end. A checkpoint."""
+    waited = False
+    while True:
+        try:
+            data = client.recv(_RECEIVE_SIZE)
+        except BlockingIOError:
+            await trio.lowlevel.wait_readable(client)
+            waited = True
+            continue
+        if not waited:
+            await trio.lowlevel.checkpoint()
+        return data
+
+
+async def _send(client: socket.socket, data: bytes) -> None:
+    """Send all of it. No checkpoint while the client reads: that costs 10 µs."""
     while data:
-        data = data[await client.send(data) :]
+        try:
+            data = data[client.send(data) :]
+        except BlockingIOError:
+            await trio.lowlevel.wait_writable(client)
 
 
 def _elapsed_us(started_ns: int) -> int:
@@ -224,11 +259,3 @@ def _text(body: bytes) -> str:
         return body.decode()
     except UnicodeDecodeError:
         return "inconvertible to UTF-8"
-
-
-def _fault_body(fault: ConfigError) -> bytes:
-    return _json({"fault_message": str(fault)})
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()

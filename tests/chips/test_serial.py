@@ -1,0 +1,460 @@
+"""The UART as Linux's 8250 driver meets it, and as anybody else might."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.helpers.guest_port import GuestPort, shadows_differ
+from vmmd.bus import Access
+from vmmd.chips.serial import (
+    FCR,
+    FIFO_CAPACITY,
+    IER,
+    IIR,
+    LCR,
+    LSR,
+    MCR,
+    MSR,
+    OUTPUT_CAPACITY,
+    RBR,
+    SCR,
+    THR,
+    Serial,
+    SerialState,
+)
+
+RDI, THRI, RLSI = 1, 2, 4
+NO_INT = 1
+
+byte = st.integers(0, 255)
+operations = st.lists(
+    st.one_of(
+        st.tuples(st.just("read"), st.integers(0, 8), st.sampled_from([1, 2, 4, 8])),
+        st.tuples(
+            st.just("write"),
+            st.integers(0, 8),
+            st.sampled_from([1, 1, 1, 2, 4, 8]),
+            st.one_of(byte, st.integers(0, 1 << 64)),
+        ),
+        st.tuples(st.just("receive"), st.binary(max_size=80)),
+        st.tuples(st.just("interrupt")),
+        st.tuples(st.just("output")),
+    ),
+    max_size=40,
+)
+states = st.builds(
+    SerialState,
+    baud_divisor_low=byte,
+    baud_divisor_high=byte,
+    interrupt_enable=st.integers(0, 15),
+    fifo_control=st.sampled_from([0, 1, 0x81, 0xC1]),
+    line_control=byte,
+    modem_control=st.integers(0, 31),
+    scratch=byte,
+    overrun=st.booleans(),
+    transmitter_interrupt=st.booleans(),
+    in_buffer=st.binary(max_size=FIFO_CAPACITY),
+)
+
+
+def do(serial: Serial, operation: tuple[object, ...]) -> object:
+    match operation:
+        case ("read", int(offset), int(size)):
+            return serial.read(offset, size)
+        case ("write", int(offset), int(size), int(value)):
+            serial.write(offset, size, value)
+            return None
+        case ("receive", bytes(data)):
+            return serial.receive(data)
+        case ("interrupt",):
+            return serial.take_interrupt()
+    return serial.take_output()
+
+
+# -- As Linux's drivers/tty/serial/8250 does it -------------------------------
+
+
+def autoconfig(port: GuestPort) -> str:
+    """The probe of 8250_port.c (6.1): what kind of UART it finds."""
+    ier = port.inb(IER)
+    port.outb(IER, 0)
+    first = port.inb(IER) & 0x0F
+    port.outb(IER, 0x0F)
+    second = port.inb(IER) & 0x0F
+    port.outb(IER, ier)
+    if (first, second) != (0, 0x0F):
+        return "no UART"
+    mcr, lcr = port.inb(MCR), port.inb(LCR)
+    port.outb(MCR, 0x10 | 0x0A)
+    looped = port.inb(MSR) & 0xF0
+    port.outb(MCR, mcr)
+    if looped != 0x90:
+        return "no UART: loopback"
+    port.outb(LCR, 0xBF)
+    port.outb(2, 0)  # EFR
+    port.outb(LCR, 0)
+    port.outb(FCR, 1)
+    kind = {0: "8250", 1: "unknown", 2: "16550", 3: "16550A"}[port.inb(IIR) >> 6]
+    if kind == "16550A":
+        kind = autoconfig_16550a(port)
+    if kind == "8250":
+        scratch = port.inb(SCR)
+        port.outb(SCR, 0xA5)
+        kept = port.inb(SCR)
+        port.outb(SCR, scratch)
+        kind = "16450" if kept == 0xA5 else kind
+    port.outb(LCR, lcr)
+    port.outb(MCR, mcr)
+    port.outb(FCR, 0)
+    port.inb(RBR)
+    port.outb(IER, 0)
+    return kind
+
+
+def autoconfig_16550a(port: GuestPort) -> str:
+    """The look for relatives of the 16550A."""
+    for mode in (0x80, 0xBF):
+        port.outb(LCR, mode)
+        if port.inb(2) == 0:
+            return "has an EFR"
+    port.outb(LCR, 0)
+    status1 = port.inb(MCR)
+    port.outb(LCR, 0xE0)
+    status2 = port.inb(2)
+    if not (status1 ^ status2) & 0x10:
+        port.outb(LCR, 0)
+        port.outb(MCR, status1 ^ 0x10)
+        port.outb(LCR, 0xE0)
+        status2 = port.inb(2)
+        port.outb(LCR, 0)
+        port.outb(MCR, status1)
+        if (status1 ^ status2) & 0x10:
+            return "NS16550A"
+    port.outb(LCR, 0)
+    port.outb(FCR, 0x21)
+    status1 = port.inb(IIR) >> 5
+    port.outb(FCR, 1)
+    port.outb(LCR, 0x80)
+    port.outb(FCR, 0x21)
+    status2 = port.inb(IIR) >> 5
+    port.outb(FCR, 1)
+    port.outb(LCR, 0)
+    if (status1, status2) == (6, 7):
+        return "TI16750"
+    ier = port.inb(IER)
+    port.outb(IER, ier & ~0x40)
+    if not port.inb(IER) & 0x40:
+        port.outb(IER, ier | 0x40)
+        if port.inb(IER) & 0x40:
+            return "XScale"
+    port.outb(IER, ier)
+    return "16550A"
+
+
+def startup(port: GuestPort) -> None:
+    """serial8250_do_startup: clear, test THRE, turn interrupts on."""
+    for value in (1, 7, 0):
+        port.outb(FCR, value)
+    for offset in (LSR, RBR, IIR, MSR):
+        port.inb(offset)
+    port.outb(LCR, 3)
+    port.outb(MCR, 8)
+    port.outb(IER, THRI)
+    first = port.inb(IIR)
+    port.outb(IER, 0)
+    port.outb(IER, THRI)
+    second = port.inb(IIR)
+    port.outb(IER, 0)
+    assert (first & 0x0F, second & 0x0F) == (2, 2)
+    assert port.inb(LSR) & 0x60 == 0x60
+    port.outb(FCR, 0x81)
+    port.outb(IER, RLSI | RDI)
+
+
+def handle_interrupt(port: GuestPort, pending: bytearray) -> bytes:
+    """serial8250_interrupt, which sends ``pending``; what it read."""
+    got = bytearray()
+    while not port.inb(IIR) & NO_INT:
+        while port.inb(LSR) & 1:
+            got.append(port.inb(RBR))
+        if port.inb(LSR) & 0x20:
+            for value in pending[:16]:
+                port.outb(THR, value)
+            del pending[:16]
+            if not pending:
+                port.outb(IER, port.inb(IER) & ~THRI)
+    return bytes(got)
+
+
+def test_linux_finds_a_16550a() -> None:
+    serial = Serial()
+    port = GuestPort(serial)
+    assert autoconfig(port) == "16550A"
+    assert serial.take_output() == b""
+    assert serial.save() == SerialState(transmitter_interrupt=True)
+
+
+def test_output_by_interrupts() -> None:
+    serial = Serial()
+    port = GuestPort(serial)
+    startup(port)
+    text = bytes(range(100))
+    pending = bytearray(text)
+    serial.take_interrupt()
+    port.outb(IER, port.inb(IER) | THRI)
+    port.drain()
+    rounds = 0
+    while serial.take_interrupt():
+        handle_interrupt(port, pending)
+        port.drain()
+        rounds += 1
+    assert serial.take_output() == text
+    assert rounds == 1
+    assert not pending
+
+
+def test_input_by_interrupts() -> None:
+    serial = Serial()
+    port = GuestPort(serial)
+    startup(port)
+    serial.take_interrupt()
+    port.drain()
+    assert serial.receive(b"hello") == 5
+    assert serial.take_interrupt()
+    assert not serial.take_interrupt()
+    assert handle_interrupt(port, bytearray()) == b"hello"
+    assert serial.receive(b"!") == 1
+    assert serial.take_interrupt()
+    assert handle_interrupt(port, bytearray()) == b"!"
+    assert not serial.take_interrupt()
+
+
+def test_a_byte_that_comes_while_one_waits_is_not_lost() -> None:
+    serial = Serial()
+    port = GuestPort(serial)
+    startup(port)
+    port.drain()
+    serial.receive(b"a")
+    assert serial.take_interrupt()
+    serial.receive(b"b")
+    assert handle_interrupt(port, bytearray()) == b"ab"
+
+
+def test_a_console_line_needs_no_synchronous_exit() -> None:
+    """printk's way: save the enables, clear them, send, put them back."""
+    serial = Serial()
+    port = GuestPort(serial)
+    startup(port)
+    before = port.synchronous
+    for line in (b"first\r\n", b"second\r\n"):
+        ier = port.inb(IER)
+        assert ier == RLSI | RDI  # although nothing was consumed since
+        port.outb(IER, 0)
+        for value in line:
+            assert port.inb(LSR) & 0x20
+            port.outb(THR, value)
+        assert port.inb(LSR) & 0x60 == 0x60
+        port.outb(IER, ier)
+    assert port.synchronous == before
+    port.drain()
+    assert serial.take_output() == b"first\r\nsecond\r\n"
+    serial.receive(b"x")
+    assert serial.take_interrupt()
+
+
+def test_polled_input() -> None:
+    serial = Serial()
+    port = GuestPort(serial)
+    assert port.inb(LSR) & 1 == 0
+    serial.receive(b"ok")
+    assert not serial.take_interrupt()
+    got = bytearray()
+    while port.inb(LSR) & 1:
+        got.append(port.inb(RBR))
+    assert got == b"ok"
+    assert port.inb(RBR) == 0
+
+
+# -- Register by register ------------------------------------------------------
+
+
+def test_loopback_returns_what_is_sent_and_shows_an_overrun() -> None:
+    serial = Serial()
+    port = GuestPort(serial)
+    port.outb(MCR, 0x1F)
+    assert serial.rules_changed
+    assert port.inb(MSR) == 0xF0
+    assert serial.room() == serial.receive(b"x") == 0
+    for value in range(FIFO_CAPACITY + 1):
+        port.outb(THR, value)
+    assert port.inb(LSR) == 0x63
+    assert port.inb(LSR) == 0x61
+    assert [port.inb(RBR) for _ in range(FIFO_CAPACITY)] == list(range(FIFO_CAPACITY))
+    assert serial.take_output() == b""
+    assert serial.statistics().overrun_count == 1
+
+
+def test_the_divisor_latch_hides_data_and_enables() -> None:
+    serial = Serial()
+    port = GuestPort(serial)
+    port.outb(IER, 5)
+    port.outb(LCR, 0x83)
+    assert {rule.offset for rule in serial.rules}.isdisjoint({0, 1})
+    port.outb(0, 1)
+    port.outb(1, 2)
+    assert (port.inb(0), port.inb(1)) == (1, 2)
+    port.outb(LCR, 3)
+    assert serial.rules_changed
+    assert port.inb(IER) == 5
+    assert (serial.save().baud_divisor_low, serial.save().baud_divisor_high) == (1, 2)
+    assert serial.take_output() == b""
+
+
+def test_rules_change_only_when_they_differ() -> None:
+    serial = Serial()
+    assert not serial.rules_changed
+    serial.write(LCR, 1, 0x1B)
+    serial.write(MCR, 1, 0x0B)
+    assert not serial.rules_changed
+
+
+@pytest.mark.parametrize("value", [0, 0x81, 0x83])
+def test_turning_the_fifo_off_or_clearing_it_forgets_input(value: int) -> None:
+    serial = Serial(SerialState(fifo_control=1, in_buffer=b"abc"))
+    serial.write(FCR, 1, value)
+    kept = b"abc" if value == 0x81 else b""
+    assert serial.save().in_buffer == kept
+    assert serial.page.load(LSR, 1) & 1 == bool(kept)
+    assert serial.read(IIR, 1) >> 6 == (3 if value & 1 else 0)
+
+
+def test_reading_the_identity_takes_back_the_transmitters_interrupt() -> None:
+    serial = Serial(SerialState(interrupt_enable=THRI))
+    serial.write(THR, 1, 65)
+    assert serial.take_interrupt()
+    assert [serial.read(IIR, 1) for _ in range(2)] == [2, 1]
+    serial.write(THR, 1, 66)
+    assert serial.take_interrupt()
+    assert serial.take_output() == b"AB"
+
+
+def test_causes_come_in_the_order_of_their_urgency() -> None:
+    state = SerialState(
+        interrupt_enable=7, in_buffer=b"x", overrun=True, transmitter_interrupt=True
+    )
+    serial = Serial(state)
+    seen = [serial.read(IIR, 1)]
+    serial.read(LSR, 1)
+    seen.append(serial.read(IIR, 1))
+    serial.read(RBR, 1)
+    seen += [serial.read(IIR, 1), serial.read(IIR, 1)]
+    assert seen == [6, 4, 2, 1]
+
+
+def test_input_is_bounded() -> None:
+    serial = Serial()
+    assert serial.receive(bytes(100)) == FIFO_CAPACITY
+    assert serial.room() == 0
+    serial.read(RBR, 1)
+    assert serial.room() == 1
+
+
+def test_output_nobody_takes_is_bounded_and_counted() -> None:
+    serial = Serial()
+    for _ in range(OUTPUT_CAPACITY + 3):
+        serial.write(THR, 1, 46)
+    assert len(serial.take_output()) == OUTPUT_CAPACITY
+    assert serial.statistics().dropped_count == 3
+    assert serial.statistics().write_count == OUTPUT_CAPACITY + 3
+
+
+def test_a_wide_write_reaches_the_neighbours_and_the_page() -> None:
+    serial = Serial()
+    serial.write(THR, 2, 0xFF41)
+    assert serial.take_output() == b"A"
+    assert serial.page.load(IER, 1) == 0x0F
+    assert serial.read(IER, 2) == 0x020F
+
+
+# -- Whatever a guest may do ---------------------------------------------------
+
+
+@given(state=states, ops=operations)
+def test_no_access_raises_and_the_page_is_true(
+    state: SerialState, ops: list[tuple[object, ...]]
+) -> None:
+    serial = Serial.restore(state)
+    port = GuestPort(serial)
+    for op in ops:
+        match op:
+            case ("write", int(offset), 1, int(value)):
+                port.outb(offset, value)
+                port.drain()
+            case _:
+                do(serial, op)
+                port.rules = serial.rules
+        assert not shadows_differ(serial, Serial.restore(serial.save()))
+        assert 0 <= serial.room() <= FIFO_CAPACITY
+
+
+@given(state=states, first=operations, second=operations)
+def test_a_saved_twin_behaves_alike(
+    state: SerialState,
+    first: list[tuple[object, ...]],
+    second: list[tuple[object, ...]],
+) -> None:
+    one = Serial.restore(state)
+    for op in first:
+        do(one, op)
+    one.take_output()
+    two = Serial.restore(one.save())
+    one.take_interrupt()
+    two.take_interrupt()
+    assert one.rules is two.rules
+    for op in second:
+        assert do(one, op) == do(two, op)
+    assert one.save() == two.save()
+
+
+@given(state=states)
+def test_a_record_restores_to_itself(state: SerialState) -> None:
+    saved = Serial.restore(state).save()
+    assert Serial.restore(saved).save() == saved
+    assert SerialState(**asdict(saved)) == saved
+    assert replace(saved, fifo_control=0) == replace(state, fifo_control=0)
+
+
+@given(state=states)
+def test_a_pending_interrupt_is_raised_again_after_a_restore(
+    state: SerialState,
+) -> None:
+    serial = Serial.restore(state)
+    pending = serial.read(IIR, 1) & 0x0F != NO_INT
+    assert Serial.restore(state).take_interrupt() == pending
+
+
+@given(values=st.lists(st.tuples(st.sampled_from([THR, IER, SCR]), byte), max_size=60))
+def test_posting_late_gives_what_posting_at_once_gives(
+    values: list[tuple[int, int]],
+) -> None:
+    late, early = Serial(), Serial()
+    lazy, eager = GuestPort(late), GuestPort(early)
+    for offset, value in values:
+        lazy.outb(offset, value)
+        eager.outb(offset, value)
+        eager.drain()
+        for readable in (IER, LCR, MCR, LSR, MSR, SCR):
+            assert lazy.inb(readable) == eager.inb(readable)
+    lazy.drain()
+    assert late.take_output() == early.take_output()
+    assert late.save() == early.save()
+
+
+def test_only_single_bytes_have_rules() -> None:
+    for rule in Serial().rules:
+        assert rule.size == 1
+        assert rule.write is (rule.access is not Access.SHADOW)

@@ -82,10 +82,13 @@ def test_a_header_is_kept_at_least_up_to_init_size() -> None:
 @pytest.mark.parametrize(
     ("image", "text"),
     [
-        (replace(GOOD, version=0x1FF), f"{BZ}Invalid bzImage"),
-        (replace(GOOD, loadflags=0), f"{BZ}Invalid bzImage"),
-        (replace(GOOD, kernel_alignment=0), f"{BZ}Invalid bzImage"),
-        (replace(GOOD, init_size=0), f"{BZ}Invalid bzImage"),
+        (replace(GOOD, version=0x1FF), f"{BZ}Invalid bzImage: it is a zImage"),
+        (replace(GOOD, loadflags=0), f"{BZ}Invalid bzImage: it is a zImage"),
+        (
+            replace(GOOD, kernel_alignment=0),
+            f"{BZ}Invalid bzImage: it has a damaged header",
+        ),
+        (replace(GOOD, init_size=0), f"{BZ}Invalid bzImage: it has a damaged header"),
         (
             replace(GOOD, version=0x20B),
             "System configuration error: bzImage does not provide a 64-bit entry point",
@@ -100,7 +103,7 @@ def test_a_header_is_kept_at_least_up_to_init_size() -> None:
         ),
         (
             replace(GOOD, payload=0xFFF),
-            f"{BZ}Unable to read bzImage compressed kernel",
+            f"{BZ}Unable to read bzImage compressed kernel: it is cut short at",
         ),
         (
             replace(GOOD, init_size=113 * MIB),
@@ -109,13 +112,12 @@ def test_a_header_is_kept_at_least_up_to_init_size() -> None:
     ],
 )
 def test_refusals(image: BzImage, text: str) -> None:
-    assert str(refused(image.build())) == text
+    assert str(refused(image.build())).startswith(text)
 
 
 def test_too_little_memory_says_how_much_it_takes() -> None:
     assert refused(GOOD.build(), 32).hint == (
-        "the kernel needs memory up to 48 MiB and the machine has 32 MiB:"
-        " raise mem_size_mib"
+        "the kernel needs memory up to 48 MiB, mem_size_mib is 32: raise mem_size_mib"
     )
     planned(GOOD, 48)
 

@@ -103,8 +103,14 @@ def test_the_initrd_stays_where_a_bzimage_can_take_it() -> None:
     [
         (0, "Cannot load initrd due to an invalid memory configuration.."),
         (128 * MIB + 1, "Failed to compute the initrd address.."),
-        (128 * MIB, "The initrd does not fit above the kernel.."),
-        (80 * MIB + 1, "The initrd does not fit above the kernel.."),
+        (
+            128 * MIB,
+            "the initrd of 134217728 bytes does not fit above the kernel.",
+        ),
+        (
+            80 * MIB + 1,
+            "the initrd of 83886081 bytes does not fit above the kernel.",
+        ),
     ],
 )
 def test_an_initrd_that_does_not_fit(size: int, text: str) -> None:

@@ -88,7 +88,7 @@ def load(source: Source, regions: Regions) -> Image:
     """Plan a bzImage. BootError names what is wrong with it."""
     raw = read(source, 0, _HEADER_MAX)
     if len(raw) < _HEADER_MAX:
-        raise _error("Unable to read bzImage header", "file is cut short")
+        raise _error("Unable to read bzImage header", "is cut short: copy it again")
     header = _parse(raw)
     _check(header)
     size = source.size - header.setup_size
@@ -96,7 +96,7 @@ def load(source: Source, regions: Regions) -> Image:
     if size < max(header.syssize * 16, _ENTRY_64 + 1):
         raise _error(
             "Unable to read bzImage compressed kernel",
-            f"file is cut short at {source.size} bytes: copy it again",
+            f"is cut short at {source.size} bytes: copy it again",
         )
     claims = (
         (header.code32_start, size),
@@ -137,10 +137,10 @@ def _check(header: SetupHeader) -> None:
             " damaged or no bzImage",
         )
     if not header.kernel_alignment or not header.init_size:
-        raise _error("Invalid bzImage", "header is damaged: copy it again")
+        raise _error("Invalid bzImage", "has a damaged header: copy it again")
 
 
 def _error(what: str, hint: str) -> BootError:
     return kernel_error(
-        f"failed to load bzImage kernel image: Kernel Loader: {what}", hint
+        f"failed to load bzImage kernel image: Kernel Loader: {what}: it {hint}", hint
     )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from vmmd.boot.layout import CMDLINE_MAX_SIZE, MMIO_SLOT_SIZE
 from vmmd.errors import ConfigError
+from vmmd.rust import WHITE_SPACE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,11 +25,6 @@ DEFAULT = (
 )
 
 _SEPARATOR = " -- "
-# Rust's str::trim; Python's strip() takes 0x1C..0x1F too.
-_SPACE = (
-    "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006"
-    "\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
-)
 
 
 class CmdlineError(ConfigError):
@@ -65,7 +61,7 @@ class Cmdline:
         CmdlineError if it is too long. Other characters are the user's affair.
         """
         boot, init = _split(text)
-        line = cls(boot.strip(_SPACE), init.strip(_SPACE))
+        line = cls(boot.strip(WHITE_SPACE), init.strip(WHITE_SPACE))
         if line.size > CMDLINE_MAX_SIZE:
             raise CmdlineError("Invalid cmdline capacity provided.")
         return line
@@ -80,7 +76,7 @@ class Cmdline:
 
         CmdlineError if ``slug`` is not printable ASCII or there is no room.
         """
-        slug = slug.strip(_SPACE)
+        slug = slug.strip(WHITE_SPACE)
         if not (slug.isascii() and slug.isprintable()):
             raise CmdlineError("String contains a non-printable ASCII character.")
         boot = f"{self.boot_args} {slug}" if self.boot_args else slug

@@ -91,11 +91,13 @@ def kernel_error(detail: str, hint: str) -> BootError:
 
 def too_large(needed: int, regions: Regions) -> BootError:
     """A kernel that needs memory up to ``needed``, which is not there."""
-    have_mib = sum(size for _, size in regions) >> 20
+    need = (
+        f"memory up to {-(-needed >> 20)} MiB, mem_size_mib is"
+        f" {sum(size for _, size in regions) >> 20}"
+    )
     return kernel_error(
-        "memory to load kernel image is not enough",
-        f"needs memory up to {-(-needed >> 20)} MiB and the machine has {have_mib}"
-        " MiB: raise mem_size_mib",
+        f"memory to load kernel image is not enough: it needs {need}",
+        f"needs {need}: raise mem_size_mib",
     )
 
 

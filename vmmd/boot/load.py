@@ -54,7 +54,7 @@ def place_initrd(size: int, image: Image, regions: Regions) -> FileSegment:
     """
     low_end = regions[0][0] + regions[0][1]
     if size > low_end:
-        raise _no_room(size, "Failed to compute the initrd address.", low_end)
+        raise _initrd_error("Failed to compute the initrd address.", size, low_end)
     if not size:
         raise BootError(
             "Error with initrd initialization: "
@@ -64,7 +64,8 @@ def place_initrd(size: int, image: Image, regions: Regions) -> FileSegment:
     gpa = (min(low_end, image.initrd_max + 1) - size) // PAGE_SIZE * PAGE_SIZE
     if gpa < HIMEM_START or overlap(gpa, size, image.claims):
         end = max(start + length for start, length in image.claims)
-        raise _no_room(size, "The initrd does not fit above the kernel.", end + size)
+        what = f"the initrd of {size} bytes does not fit above the kernel"
+        raise _initrd_error(what, size, end)
     return FileSegment(0, gpa, size)
 
 
@@ -85,9 +86,9 @@ def _no_kernel(head: bytes) -> BootError:
     )
 
 
-def _no_room(size: int, what: str, needed: int) -> BootError:
+def _initrd_error(what: str, size: int, behind: int) -> BootError:
     return BootError(
         f"Error with initrd initialization: {what}.",
-        f"the initrd ({size} bytes) does not fit: raise mem_size_mib to more than"
-        f" {-(-needed // MIB)}, or use a smaller one",
+        f"the initrd ({size} bytes) does not fit: raise mem_size_mib to"
+        f" {(behind + size) // MIB + 1}, or use a smaller one",
     )

@@ -15,7 +15,6 @@ from vmmd.cli.firecracker import main
 from vmmd.errors import ExitError
 
 if TYPE_CHECKING:
-    import _socket
     from pathlib import Path
 
     from vmmd.loop.options import Options
@@ -34,7 +33,7 @@ class Daemon:
     options: list[Options] = field(default_factory=list)
     listening: list[bool] = field(default_factory=list)
 
-    def run(self, options: Options, listener: _socket.socket | None) -> int:
+    def run(self, options: Options, listener: socket.socket | None) -> int:
         self.options.append(options)
         self.listening.append(listener is not None)
         if listener is not None:

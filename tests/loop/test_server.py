@@ -28,7 +28,7 @@ from vmmd.config import VmStateChange
 from vmmd.errors import ConfigError
 from vmmd.http import routes
 from vmmd.loop.logger import DEBUG, Logger
-from vmmd.loop.server import Server, timed_as
+from vmmd.loop.server import CLOSE_GRACE_S, Server, timed_as
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -199,12 +199,23 @@ async def test_what_is_no_request_is_refused_and_the_connection_stays(
     await expect(client, NO_CONTENT)
 
 
+CLOSING = PUT_MACHINE.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
+
+
 async def test_close_is_honoured_after_the_reply(served: Served) -> None:
     client = await served.connect()
-    closing = PUT_MACHINE.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
-    await client.send_all(closing + RESUME)
+    await client.send_all(CLOSING)
     assert await receive(client, 4096) == NO_CONTENT
-    assert served.machine.done == ["PutMachineConfig"]
+
+
+async def test_a_client_that_goes_on_after_close_is_served(served: Served) -> None:
+    client = await served.connect()
+    for request in (CLOSING, CLOSING * 2, PUT_MACHINE):
+        await client.send_all(request)
+        await expect(client, NO_CONTENT * request.count(b"PUT"))
+    with trio.move_on_after(2 * CLOSE_GRACE_S) as scope:
+        await client.receive_some(1)
+    assert scope.cancelled_caught  # the last request did not ask to close
 
 
 async def test_a_client_that_only_stops_sending_gets_its_answers(

@@ -59,7 +59,7 @@ class Connection:
     """A client's connection: ``receive``, then ``next_request`` until None.
 
     Each Request must be answered by ``respond`` before the next is asked for.
-    Once ``closing`` is true the client wants no further replies: close it.
+    ``closing`` says that the request answered last asked to close after it.
     """
 
     def __init__(self, max_payload_size: int = MAX_PAYLOAD_SIZE) -> None:

@@ -34,6 +34,12 @@ if TYPE_CHECKING:
     from vmmd.loop.logger import Logger
 
 MAX_CONNECTIONS = 10
+CLOSE_GRACE_S = 0.3
+"""How long a connection outlives a reply to ``Connection: close``.
+
+Firecracker ignores that header, and there are clients that send it always and
+go on; who means it waits this long for the end.
+"""
 _RECEIVE_SIZE = 65_536
 _RETRY_S = 0.1
 _METHOD_NAMES = {"GET": "Get", "PUT": "Put", "PATCH": "Patch", "DELETE": "Delete"}
@@ -116,12 +122,10 @@ class Server:
             self._connections -= 1
 
     async def _converse(self, client: socket.socket, connection: Connection) -> None:
-        while data := await _receive(client):
+        while data := await _next_bytes(client, connection.closing):
             connection.receive(data)
             while request := connection.next_request():
                 await self._answer(client, connection, request)
-                if connection.closing:
-                    return
 
     async def _answer(
         self,
@@ -224,6 +228,15 @@ def timed_as(action: Action) -> str | None:
 async def _turn_away(client: socket.socket) -> None:
     with client, suppress(OSError):  # it may be gone before it is told
         await _send(client, TOO_MANY_CONNECTIONS)
+
+
+async def _next_bytes(client: socket.socket, closing: bool) -> bytes:
+    """What the client sends next; empty if it is time to close."""
+    if not closing:
+        return await _receive(client)
+    with trio.move_on_after(CLOSE_GRACE_S):
+        return await _receive(client)
+    return b""
 
 
 async def _receive(client: socket.socket) -> bytes:

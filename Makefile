@@ -70,7 +70,8 @@ test-lab: install
 	@scripts/need-packages lab
 	@$(PY) -m lab.images >/dev/null
 	@$(PY) -m compileall -q vmmd tests lab
-	@lab/run --timeout 1200 -- $(PY) -m pytest -q -m lab tests
+	@$(PY) -m pytest -q -m lab tests/test_lab_run.py
+	@lab/run --images --timeout 840 -- $(PY) -m pytest -q -m lab tests/lab
 
 # fuzz: a minute of libFuzzer over the C data path
 fuzz: install

@@ -86,6 +86,14 @@ def test_dsdt_names_each_device_s_registers_and_interrupt() -> None:
     assert b"_S5_\x12\x07\x04\x0a\x05\0\0\0" in dsdt
 
 
+def test_dsdt_names_the_legacy_devices() -> None:
+    com1, ps2 = acpi.dsdt(()).split(b"PS2_")
+    assert b"COM1" in com1
+    assert bytes.fromhex("47 01 f8 03 f8 03 01 08 89 06 00 03 01 04") in com1
+    ports = bytes.fromhex("47 01 60 00 60 00 01 01 47 01 64 00 64 00 01 01")
+    assert ports + bytes.fromhex("89 06 00 03 01 01 00 00 00 79 00") in ps2
+
+
 def iasl(*args: str, cwd: Path) -> str:
     """Run iasl; missing, it is a loud skip, and a failure in CI."""
     if shutil.which("iasl") is None:

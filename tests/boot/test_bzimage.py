@@ -122,6 +122,11 @@ def test_too_little_memory_says_how_much_it_takes() -> None:
     planned(GOOD, 48)
 
 
+def test_it_unpacks_itself_below_the_gap() -> None:
+    high = replace(GOOD, pref_address=4096 * MIB)
+    assert "memory up to 4128 MiB" in str(refused(high.build(), 6144))
+
+
 def test_every_truncation_is_refused() -> None:
     data = GOOD.build()
     for length in range(len(data)):

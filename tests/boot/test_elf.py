@@ -91,6 +91,11 @@ def test_bss_must_fit_too() -> None:
     )
 
 
+def test_a_segment_without_bytes_is_not_loaded() -> None:
+    plan = planned(elf(Load(0, b"", memsz=4096), Load(MIB, CODE)))
+    assert [segment.gpa for segment in plan.segments] == [MIB]
+
+
 def test_no_segment_spans_the_gap() -> None:
     refused(elf(Load(3 * 1024 * MIB - 8, CODE)), 6144)
     planned(elf(Load(4 * 1024 * MIB, CODE)), 6144)

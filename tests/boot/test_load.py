@@ -98,6 +98,12 @@ def test_the_initrd_stays_where_a_bzimage_can_take_it() -> None:
     assert place_initrd(1, kernel, REGIONS).gpa == 0x37F_F000
 
 
+def test_the_initrd_stays_out_of_the_first_mib() -> None:
+    kernel = planned(BzImage(initrd_addr_max=0x7_FFFF).build())
+    with pytest.raises(BootError, match="does not fit"):
+        place_initrd(1, kernel, REGIONS)
+
+
 @pytest.mark.parametrize(
     ("size", "text"),
     [

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmmd.rust import WHITE_SPACE, debug_str, io_error, io_error_debug, utf8_error
+from vmmd.rust import (
+    WHITE_SPACE,
+    ParseIntError,
+    debug_char,
+    debug_str,
+    io_error,
+    io_error_debug,
+    parse_unsigned,
+    utf8_error,
+)
 
 
 @pytest.mark.parametrize(
@@ -64,3 +73,46 @@ def test_bytes_that_are_no_utf8(data: bytes, text: str) -> None:
 def test_white_space_is_unicodes_and_not_pythons() -> None:
     assert "\x1c\x1f \u3000x".strip(WHITE_SPACE) == "\x1c\x1f \u3000x"
     assert "\u3000\x85 x\u2029".strip(WHITE_SPACE) == "x"
+
+
+@pytest.mark.parametrize(
+    ("char", "shown"),
+    [("a", "'a'"), ("'", "'\\''"), ('"', "'\"'"), ("\0", "'\\0'"), ("é", "'é'")],
+)
+def test_debug_of_a_character(char: str, shown: str) -> None:
+    assert debug_char(char) == shown
+
+
+def test_errors_are_worded_as_by_the_released_binaries() -> None:
+    assert io_error(OSError(errno.EADDRINUSE, "")) == "Address in use (os error 98)"
+    assert io_error(OSError(errno.ENOMEM, "")) == "Out of memory (os error 12)"
+
+
+@given(st.integers(0, (1 << 32) - 1), st.sampled_from((2, 10, 16)), st.booleans())
+def test_numbers_of_a_radix(value: int, radix: int, plus: bool) -> None:
+    text = {2: f"{value:b}", 10: str(value), 16: f"{value:X}"}[radix]
+    assert parse_unsigned("+" * plus + text, radix, 32) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "radix", "kind"),
+    [
+        ("", 10, "Empty"),
+        ("+", 10, "InvalidDigit"),
+        ("-", 10, "InvalidDigit"),
+        ("-1", 10, "InvalidDigit"),
+        ("++1", 10, "InvalidDigit"),
+        (" 1", 10, "InvalidDigit"),
+        ("1_0", 10, "InvalidDigit"),
+        ("٣", 10, "InvalidDigit"),
+        ("2", 2, "InvalidDigit"),
+        ("256", 10, "PosOverflow"),
+        ("999x", 10, "PosOverflow"),
+        ("25x", 10, "InvalidDigit"),
+    ],
+)
+def test_numbers_that_are_none(text: str, radix: int, kind: str) -> None:
+    with pytest.raises(ParseIntError) as caught:
+        parse_unsigned(text, radix, 8)
+    assert caught.value.kind == kind
+    assert caught.value.debug == f"ParseIntError {{ kind: {kind} }}"

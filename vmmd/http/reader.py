@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from vmmd.rust import debug_str
 
 from .numbers import Number, read_number, show_number
-from .scanner import EOF_OBJECT, EXPECTED_VALUE, KEY_NOT_STRING, Scanner, SerdeFault
+from .scanner import EOF_OBJECT, EXPECTED_VALUE, Scanner, SerdeFault
 from .shapes import (
     DEPTH_LIMIT,
     REQUIRED,
@@ -159,12 +159,8 @@ class Reader:
         return value
 
     def _variant_object(self, shape: Enum) -> object:
-        byte = self.scan.space()
-        if byte is None:
-            raise self.scan.peek_fault(EOF_OBJECT)
-        if byte != ord('"'):
-            empty = byte == ord("}")
-            raise self.scan.peek_fault(EXPECTED_VALUE if empty else KEY_NOT_STRING)
+        if self.scan.value_ahead() != ord('"'):
+            raise self._wrong_type("variant identifier")
         value = self._variant(shape)
         self.scan.colon()
         if self.scan.value_ahead() != ord("n"):

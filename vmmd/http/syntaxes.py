@@ -139,8 +139,6 @@ def _number(rest: str, position: str) -> str:
     if not digits:
         if not rest:
             raise ValueError(f"unexpected end of input while parsing {name}")
-        if rest[0] in "*xX":
-            raise ValueError(f"unexpected wildcard character while parsing {name}")
         char = debug_char(rest[0])
         raise ValueError(f"unexpected character {char} while parsing {name}")
     if digits > 1 and rest[0] == "0":

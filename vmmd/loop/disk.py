@@ -15,6 +15,7 @@ import trio
 
 from vmmd._native import lib
 from vmmd.errors import ConfigError, HostError
+from vmmd.rust import io_error
 from vmmd.virtio.block import Backing, Stop
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class BackingFile:
                 os.close(fd)
             raise ConfigError(
                 "Virtio backend error: Error manipulating the backing file: "
-                f"{error.strerror} (os error {error.errno}) {path}"
+                f"{io_error(error)} {path}"
             ) from error
 
     def sync(self) -> None:

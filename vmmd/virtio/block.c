@@ -93,19 +93,21 @@ static void select_segments(struct block_slot *slot, uint32_t from, uint32_t cou
     slot->left = len;
 }
 
-/* Cuts the last writable byte off: it is the status. 0 if there is none. */
+/* Cuts the last writable byte off: it is the status. 0 if there is none. What is
+ * left ends in a segment that is not empty, so that most reads have one. */
 static int take_status(struct block_slot *slot)
 {
     struct ring_chain *chain = &slot->chain;
+    struct iovec *segments = chain->segment + chain->readable;
 
     if (!chain->writable_len)
         return 0;
-    struct iovec *last = &chain->segment[chain->readable + chain->writable - 1];
-    while (!last->iov_len)
-        last--;
-    last->iov_len--;
+    while (!segments[chain->writable - 1].iov_len)
+        chain->writable--;
+    struct iovec *last = &segments[chain->writable - 1];
+    slot->status = (uint8_t *)last->iov_base + --last->iov_len;
+    chain->writable -= !last->iov_len;
     chain->writable_len--;
-    slot->status = (uint8_t *)last->iov_base + last->iov_len;
     return 1;
 }
 
@@ -173,14 +175,26 @@ static int parse(struct block *block, struct block_slot *slot)
     }
 }
 
+/* One system call. One segment is the common case, and a vector costs 0.1 us. */
+static ssize_t move(const struct block_slot *slot, int flags)
+{
+    const struct iovec *iov = slot->iov;
+    int count = (int)slot->count;
+    off_t at = (off_t)slot->offset;
+
+    if (slot->type == TYPE_OUT)
+        return count == 1 ? pwrite(slot->fd, iov->iov_base, iov->iov_len, at)
+                          : pwritev(slot->fd, iov, count, at);
+    if (count == 1 && !flags)
+        return pread(slot->fd, iov->iov_base, iov->iov_len, at);
+    return preadv2(slot->fd, iov, count, at, flags);
+}
+
 /* Moves what is left; 0, or errno. A file that ends early is EIO. */
 static int transfer(struct block_slot *slot, int flags)
 {
     while (slot->left) {
-        int count = (int)slot->count;
-        ssize_t n = slot->type == TYPE_OUT
-                        ? pwritev2(slot->fd, slot->iov, count, (off_t)slot->offset, 0)
-                        : preadv2(slot->fd, slot->iov, count, (off_t)slot->offset, flags);
+        ssize_t n = move(slot, flags);
         if (n > 0)
             advance(slot, (uint64_t)n);
         else if (n == 0)

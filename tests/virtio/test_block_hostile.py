@@ -19,28 +19,34 @@ GUARD, SIZE, GPA = 4096, 0x8000, 0x10000
 LAYOUT = RingLayout.at(GPA, 16)
 SECTORS = 16
 
-# Anywhere: in the data, in the rings themselves, across either end, far away.
-ADDRESSES = st.one_of(
-    st.integers(GPA, GPA + SIZE),
+HEADER_AT = GPA + 0x1000
+# Mostly in memory: the data, the rings, the headers, up to the very end.
+INSIDE = st.one_of(
+    st.integers(GPA + 0x2000, GPA + SIZE - 1024),
     st.integers(LAYOUT.desc, LAYOUT.end),
-    st.integers(GPA - 600, GPA + 600),
-    st.integers(GPA + SIZE - 600, GPA + SIZE + 600),
+    st.integers(HEADER_AT - 512, HEADER_AT + 512),
+    st.just(GPA + SIZE - 512),
+)
+OUTSIDE = st.one_of(
+    st.integers(GPA - 600, GPA - 1),
+    st.integers(GPA + SIZE - 511, GPA + SIZE + 600),
     st.sampled_from([0, (1 << 64) - 1, 1 << 63]),
 )
-LENGTHS = st.one_of(
-    st.sampled_from([16, 1, 512, 513, 1024, 4097]),
-    st.integers(0, 600),
-    st.sampled_from([1 << 31, (1 << 32) - 1]),
+LENGTHS = st.sampled_from([0, 512, 512, 512, 1024, 20, 513])
+DATA = st.lists(st.tuples(INSIDE, LENGTHS), max_size=2)
+REQUESTS = st.tuples(
+    st.sampled_from([0, 0, 1, 1, 4, 8, 9]), st.integers(0, SECTORS), DATA
 )
-DESCRIPTORS = st.tuples(
-    ADDRESSES,
-    LENGTHS,
-    st.sampled_from([0, 1, 1, 1, 2, 2, 3, 3, 4, 0xFFFF]),
-    st.one_of(st.integers(0, 16), st.integers(0, 0xFFFF)),
-)
-HEADERS = st.tuples(
-    st.sampled_from([0, 1, 1, 4, 8, 9]),
-    st.one_of(st.integers(0, SECTORS), st.integers(0, (1 << 64) - 1)),
+# Descriptors that are overwritten behind the driver's back.
+POKES = st.lists(
+    st.tuples(
+        st.integers(0, 15),
+        st.one_of(INSIDE, OUTSIDE),
+        st.sampled_from([16, 1, 512, 4097, 1 << 31, (1 << 32) - 1]),
+        st.sampled_from([0, 1, 1, 2, 3, 4, 0xFFFF]),
+        st.one_of(st.integers(0, 16), st.integers(0, 0xFFFF)),
+    ),
+    max_size=2,
 )
 
 
@@ -79,24 +85,26 @@ class Cage:
 
 
 @given(
-    st.lists(DESCRIPTORS, min_size=16, max_size=16),
-    st.lists(HEADERS, max_size=8),
-    st.lists(st.one_of(st.integers(0, 15), st.integers(0, 0xFFFF)), max_size=17),
+    st.lists(REQUESTS, min_size=1, max_size=4),
+    POKES,
+    st.lists(st.integers(0, 17), max_size=1),
     st.booleans(),
 )
 def test_no_escape(
-    table: list[tuple[int, int, int, int]],
-    headers: list[tuple[int, int]],
+    requests: list[tuple[int, int, list[tuple[int, int]]]],
+    pokes: list[tuple[int, int, int, int, int]],
     heads: list[int],
     workers: bool,
 ) -> None:
     cage = Cage(workers=workers)
-    for i, (kind, sector) in enumerate(headers):
-        at = GPA + 0x1000 + 512 * i
-        cage.memory.write(at, struct.pack("<IIQ", kind, 0, sector))
     driver = Driver(cage.memory, LAYOUT)
-    for i, (address, length, flags, following) in enumerate(table):
-        driver.poke_desc(i, Buffer(address, length), flags, following)
+    for i, (kind, sector, data) in enumerate(requests):
+        at = HEADER_AT + 64 * i
+        cage.memory.write(at, struct.pack("<IIQ", kind, 0, sector))
+        buffers = [Buffer(gpa, length, kind != 1) for gpa, length in data]
+        driver.add((Buffer(at, 16), *buffers, Buffer(at + 16, 1, writable=True)))
+    for index, gpa, length, flags, following in pokes:
+        driver.poke_desc(index, Buffer(gpa, length), flags, following)
     for head in heads:
         driver.offer(head)
     stop = cage.run()
@@ -117,7 +125,7 @@ def test_a_buffer_over_the_rings_harms_the_guest_alone(
     cage = Cage(workers=workers)
     driver = Driver(cage.memory, LAYOUT)
     for i, kind in enumerate(kinds):
-        at = GPA + 0x1000 + 512 * i
+        at = HEADER_AT + 64 * i
         cage.memory.write(at, struct.pack("<IIQ", kind, 0, i))
         driver.add((Buffer(at, 16), Buffer(GPA, 512, kind == 0), Buffer(at, 1, True)))
     cage.run()

@@ -370,7 +370,7 @@ class TestBackingFile:
         path = tmp_path / "fifo"
         os.mkfifo(path)
         assert self.refusal(path, read_only=True) == (
-            f"{self.PREFIX}Illegal seek (os error 29) {path}"
+            f"{self.PREFIX}Invalid seek (os error 29) {path}"
         )
 
     def test_size_and_id(self, tmp_path: Path) -> None:

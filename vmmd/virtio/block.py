@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vmmd._native import ffi, lib
 from vmmd.state.record import record
 from vmmd.virtio.device import RING_EVENT_IDX, VERSION_1
 
 if TYPE_CHECKING:
+    from vmmd._native import CData
     from vmmd.virtio.device import Activation
 
 SECTOR_SIZE = 512
@@ -159,7 +160,7 @@ class BlockDevice:
         return cls(record, backing)
 
     @property
-    def native(self) -> Any:  # noqa: ANN401  (cffi's types have no names)
+    def native(self) -> CData:
         """The ``struct block *``: the tests' and the benchmark's way in."""
         return self._native
 
@@ -276,7 +277,7 @@ class BlockDevice:
         ffi.memmove(self._native.id, device_id, ID_BYTES)
 
 
-def _aggregate(latency: Any) -> Aggregate:  # noqa: ANN401  (a cffi struct)
+def _aggregate(latency: CData) -> Aggregate:
     return Aggregate(
         latency.min_ns // 1000, latency.max_ns // 1000, latency.sum_ns // 1000
     )

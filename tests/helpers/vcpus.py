@@ -100,6 +100,11 @@ class Machine:
         self.threads.request_pause()
         await self.threads.wait_parked()
 
+    @property
+    def entered(self) -> int:
+        """How often vCPU 0 has entered the guest."""
+        return self.threads.statistics()[0].entered
+
     async def turn(self) -> None:
         """Give the pump a turn."""
         await trio.lowlevel.checkpoint()

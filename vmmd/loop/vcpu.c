@@ -294,6 +294,7 @@ static int serve_exit(struct vcpu *v)
  * -1: KVM_RUN failed for good. */
 static int enter(struct vcpu *v)
 {
+    v->counters.entered++;
     if (ioctl(v->fd, KVM_RUN, 0) == 0)
         return 1;
     if (errno == EINTR) {

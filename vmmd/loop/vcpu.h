@@ -84,6 +84,7 @@ struct vcpu_note {
 /* Written by the vCPU's thread alone. */
 struct vcpu_counters {
     uint64_t exits[40];
+    uint64_t entered;
     uint64_t shadow;
     uint64_t posted;
     uint64_t stored;

@@ -8,6 +8,7 @@ import pytest
 
 from vmmd import actions as a
 from vmmd import config as c
+from vmmd import templates as t
 from vmmd.lifecycle import (
     AFTER,
     BEFORE,
@@ -45,7 +46,7 @@ BEFORE_ONLY = (
     a.PutVsock(c.VsockConfig(None, 3, "v")),
     a.PutBalloon(c.BalloonConfig(1, True)),
     a.PutEntropy(c.EntropyConfig()),
-    a.PutCpuConfig(c.CustomCpuTemplate()),
+    a.PutCpuConfig(t.CustomCpuTemplate()),
     a.PutSerial(c.SerialConfig()),
     a.PutMemoryHotplug(c.MemoryHotplugConfig(128)),
     a.PutLogger(c.LoggerConfig()),

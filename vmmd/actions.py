@@ -7,12 +7,14 @@ machine.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, TypeAlias
 
+from .frozen import dataclass
+
 if TYPE_CHECKING:
     from . import config
+    from .templates import CustomCpuTemplate
 
 JsonValue: TypeAlias = (
     bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"] | None
@@ -230,7 +232,7 @@ class PutEntropy:
 class PutCpuConfig:
     """``PUT /cpu-config``."""
 
-    template: config.CustomCpuTemplate
+    template: CustomCpuTemplate
 
 
 @dataclass(frozen=True, slots=True)

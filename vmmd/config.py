@@ -7,8 +7,13 @@ suffix. A class says nothing of what is legal when: :mod:`vmmd.resources` does.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from .frozen import dataclass
+
+if TYPE_CHECKING:
+    from .templates import CustomCpuTemplate
 
 DEFAULT_MEM_SIZE_MIB = 128
 DEFAULT_HOTPLUG_BLOCK_MIB = 2
@@ -109,57 +114,6 @@ class RateLimiterConfig:
 
     bandwidth: TokenBucketConfig | None
     ops: TokenBucketConfig | None
-
-
-@dataclass(frozen=True, slots=True)
-class RegisterFilter:
-    """A bitmap ``0b1x0``: bits of ``filter`` are replaced by those of ``value``."""
-
-    filter: int
-    value: int
-
-
-@dataclass(frozen=True, slots=True)
-class KvmCapability:
-    """A capability to check beside (or, ``remove``, not to check of) our own."""
-
-    number: int
-    remove: bool
-
-
-@dataclass(frozen=True, slots=True)
-class CpuidRegisterModifier:
-    """Change of one register (``eax`` .. ``edx``) of a CPUID leaf."""
-
-    register: str
-    bitmap: RegisterFilter
-
-
-@dataclass(frozen=True, slots=True)
-class CpuidLeafModifier:
-    """Changes of one CPUID leaf; ``flags`` are KVM's."""
-
-    leaf: int
-    subleaf: int
-    flags: int
-    modifiers: tuple[CpuidRegisterModifier, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class MsrModifier:
-    """Change of the model-specific register at ``addr``."""
-
-    addr: int
-    bitmap: RegisterFilter
-
-
-@dataclass(frozen=True, slots=True)
-class CustomCpuTemplate:
-    """``PUT /cpu-config``: what to change of the CPU that KVM offers."""
-
-    kvm_capabilities: tuple[KvmCapability, ...] = ()
-    cpuid_modifiers: tuple[CpuidLeafModifier, ...] = ()
-    msr_modifiers: tuple[MsrModifier, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -393,21 +347,6 @@ class VsockOverride:
 
 
 @dataclass(frozen=True, slots=True)
-class SnapshotLoadConfig:
-    """The body of ``PUT /snapshot/load``, deprecated fields included."""
-
-    snapshot_path: str
-    mem_file_path: str | None
-    mem_backend: MemBackendConfig | None
-    enable_diff_snapshots: bool
-    track_dirty_pages: bool
-    resume_vm: bool
-    network_overrides: tuple[NetworkOverride, ...]
-    vsock_override: VsockOverride | None
-    clock_realtime: bool
-
-
-@dataclass(frozen=True, slots=True)
 class SnapshotLoadParams:
     """What ``PUT /snapshot/load`` comes down to."""
 
@@ -418,20 +357,6 @@ class SnapshotLoadParams:
     network_overrides: tuple[NetworkOverride, ...]
     vsock_override: VsockOverride | None
     clock_realtime: bool
-
-
-@dataclass(frozen=True, slots=True)
-class VmUpdate:
-    """``PATCH /vm``."""
-
-    state: VmStateChange
-
-
-@dataclass(frozen=True, slots=True)
-class ActionBody:
-    """``PUT /actions``."""
-
-    action_type: ActionType
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import pytest
 
 from vmmd import actions as a
 from vmmd import config as c
+from vmmd import templates as t
 from vmmd.http.config_file import parse_config, parse_template, steps
 from vmmd.resources.fault import ResourceFault
 
@@ -66,7 +67,7 @@ def test_a_template_may_be_a_path() -> None:
     config = parse_config(text)
     assert config.cpu_config == "cpu.json"
     assert steps(config) == (a.PutBootSource(c.BootSourceConfig("k")),)
-    assert parse_template(b"{}") == c.CustomCpuTemplate()
+    assert parse_template(b"{}") == t.CustomCpuTemplate()
 
 
 def test_null_is_absent() -> None:

@@ -7,6 +7,8 @@ from dataclasses import fields, is_dataclass
 import pytest
 
 from vmmd import config as c
+from vmmd import templates as t
+from vmmd.http import bodies as b
 from vmmd.http import objects
 from vmmd.http.reader import read
 from vmmd.http.shapes import REQUIRED, Option, Struct
@@ -44,8 +46,9 @@ def test_fields_stand_in_the_order_of_the_class(table: Struct) -> None:
 
 def test_every_class_of_the_api_has_its_table() -> None:
     built = {table.make for table in TABLES.values()}
-    values = {c.KvmCapability, c.RegisterFilter, c.SnapshotLoadParams, c.InstanceInfo}
-    classes = {value for value in vars(c).values() if is_dataclass(value)}
+    values = {t.KvmCapability, t.RegisterFilter, c.SnapshotLoadParams, c.InstanceInfo}
+    names = {**vars(c), **vars(t), **vars(b)}
+    classes = {value for value in names.values() if is_dataclass(value)}
     assert classes - built == values
 
 
@@ -60,7 +63,7 @@ def test_defaults_agree_with_the_class(table: Struct) -> None:
     defaults = {field.name: field.default for field in fields(table.make)}
     for field, name in zip(table.fields, field_names(table), strict=True):
         given = field.default
-        if given is REQUIRED or table.make in (c.SnapshotLoadConfig, c.VmmConfig):
+        if given is REQUIRED or table.make in (b.SnapshotLoadConfig, c.VmmConfig):
             continue
         if isinstance(defaults[name], (bool, int, str, tuple)):
             assert defaults[name] == given, field.name
@@ -95,15 +98,15 @@ def test_a_cpu_template() -> None:
             "modifiers": [{"register": "ebx", "bitmap": "0b1x0"}]}],
         "msr_modifiers": [{"addr": "0x10a", "bitmap": "x1"}]
     }"""
-    assert read(objects.CPU_TEMPLATE, body) == c.CustomCpuTemplate(
-        (c.KvmCapability(121, False), c.KvmCapability(56, True)),
+    assert read(objects.CPU_TEMPLATE, body) == t.CustomCpuTemplate(
+        (t.KvmCapability(121, False), t.KvmCapability(56, True)),
         (
-            c.CpuidLeafModifier(
+            t.CpuidLeafModifier(
                 7,
                 0,
                 1,
-                (c.CpuidRegisterModifier("ebx", c.RegisterFilter(0b101, 0b100)),),
+                (t.CpuidRegisterModifier("ebx", t.RegisterFilter(0b101, 0b100)),),
             ),
         ),
-        (c.MsrModifier(0x10A, c.RegisterFilter(1, 1)),),
+        (t.MsrModifier(0x10A, t.RegisterFilter(1, 1)),),
     )

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmmd import config as c
+from vmmd.http import bodies as b
 from vmmd.http import objects
 from vmmd.http.reader import one_of, read
 from vmmd.http.scanner import SerdeFault
@@ -286,7 +287,7 @@ def test_bytes_that_are_not_utf8() -> None:
     ],
 )
 def test_variants_as_objects(body: str, text: str | None) -> None:
-    started = c.ActionBody(c.ActionType.INSTANCE_START)
+    started = b.ActionBody(c.ActionType.INSTANCE_START)
     assert verdict(objects.ACTION_BODY, body) == (text or repr(started))
 
 

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from vmmd import config as c
+from vmmd import templates as t
 from vmmd.actions import NO_CONTENT, Answer, JsonValue
 from vmmd.http import render
 from vmmd.resources.boot import BootSource
@@ -40,12 +41,12 @@ def test_instance_info() -> None:
     ("template", "shown"),
     [
         (None, ""),
-        (c.CustomCpuTemplate(), ""),
+        (t.CustomCpuTemplate(), ""),
         (c.CpuTemplateName.T2S, '"cpu_template":"T2S",'),
     ],
 )
 def test_machine_config(
-    template: c.CpuTemplateName | c.CustomCpuTemplate | None, shown: str
+    template: c.CpuTemplateName | t.CustomCpuTemplate | None, shown: str
 ) -> None:
     machine = c.MachineConfig(cpu_template=template)
     assert render.body(render.machine_config(machine)).decode() == (

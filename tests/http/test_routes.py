@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from vmmd import actions as a
 from vmmd import config as c
+from vmmd import templates as t
 from vmmd.http.routes import ApiFault, Request, checked_id, parse, split
 
 SERDE = "An error occurred when deserializing the json body of a request: "
@@ -113,7 +114,7 @@ WITH_BODY = [
     ),
     ("PATCH", "/balloon/hinting/stop", "whatever", a.StopHinting()),
     ("PUT", "/entropy", "{}", a.PutEntropy(c.EntropyConfig())),
-    ("PUT", "/cpu-config", "{}", a.PutCpuConfig(c.CustomCpuTemplate())),
+    ("PUT", "/cpu-config", "{}", a.PutCpuConfig(t.CustomCpuTemplate())),
     ("PUT", "/serial", "{}", a.PutSerial(c.SerialConfig())),
     ("PUT", "/logger", "{}", a.PutLogger(c.LoggerConfig())),
     ("PUT", "/metrics", '{"metrics_path":"m"}', a.PutMetrics(c.MetricsConfig("m"))),

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmmd.config import KvmCapability, LogLevel, RegisterFilter
+from vmmd.config import LogLevel
 from vmmd.http import syntaxes as s
+from vmmd.templates import KvmCapability, RegisterFilter
 
 if TYPE_CHECKING:
     import ipaddress

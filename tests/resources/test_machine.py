@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from vmmd.config import (
     BalloonConfig,
     CpuTemplateName,
-    CustomCpuTemplate,
     HugePages,
     MachineConfig,
     MachineConfigUpdate,
 )
 from vmmd.resources.fault import ResourceFault
 from vmmd.resources.machine import as_update, update_machine
+from vmmd.templates import CustomCpuTemplate
 
 VCPUS = (
     "Machine config error: The number of vCPUs must be greater than 0, less than 32"

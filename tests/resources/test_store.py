@@ -7,6 +7,7 @@ import pytest
 from tests.helpers.opener import Host
 from vmmd import actions as a
 from vmmd import config as c
+from vmmd import templates as t
 from vmmd.resources.fault import ResourceFault
 from vmmd.resources.store import VmResources, apply, dropped
 
@@ -43,8 +44,8 @@ def test_steps_add_up() -> None:
     assert now.memory_hotplug == c.MemoryHotplugConfig(128)
     assert now.serial.serial_out_path == "out"
     assert now.files() == tuple(host.opened)
-    template = apply(now, a.PutCpuConfig(c.CustomCpuTemplate()), host.open)
-    assert template.machine.cpu_template == c.CustomCpuTemplate()
+    template = apply(now, a.PutCpuConfig(t.CustomCpuTemplate()), host.open)
+    assert template.machine.cpu_template == t.CustomCpuTemplate()
 
 
 def test_a_refused_step_changes_nothing() -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from vmmd import config as c
+    from vmmd.templates import CustomCpuTemplate
 
 T = TypeVar("T")
 
@@ -26,10 +27,10 @@ def parse_config(text: bytes) -> c.VmmConfig:
         raise _json_fault(fault) from None
 
 
-def parse_template(text: bytes) -> c.CustomCpuTemplate:
+def parse_template(text: bytes) -> CustomCpuTemplate:
     """The CPU template in a file that ``cpu-config`` names. Raises ResourceFault."""
     try:
-        return cast("c.CustomCpuTemplate", load(objects.CPU_TEMPLATE, text))
+        return cast("CustomCpuTemplate", load(objects.CPU_TEMPLATE, text))
     except SerdeFault as fault:
         raise _json_fault(fault) from None
 

@@ -8,7 +8,9 @@ is an Option.
 from __future__ import annotations
 
 from vmmd import config as c
+from vmmd import templates as t
 
+from . import bodies as b
 from . import syntaxes
 from .shapes import Any, Bool, Enum, Field, Int, Option, Seq, Struct, Text, Untagged
 
@@ -255,7 +257,7 @@ VSOCK_OVERRIDE = Struct(
 )
 SNAPSHOT_LOAD = Struct(
     "LoadSnapshotConfig",
-    c.SnapshotLoadConfig,
+    b.SnapshotLoadConfig,
     (
         Field("snapshot_path", PATH),
         Field("mem_file_path", Option(PATH)),
@@ -268,14 +270,14 @@ SNAPSHOT_LOAD = Struct(
         Field("clock_realtime", BOOL, False),
     ),
 )
-VM_UPDATE = Struct("Vm", c.VmUpdate, (Field("state", Enum(c.VmStateChange)),))
+VM_UPDATE = Struct("Vm", b.VmUpdate, (Field("state", Enum(c.VmStateChange)),))
 ACTION_BODY = Struct(
-    "ActionBody", c.ActionBody, (Field("action_type", Enum(c.ActionType)),)
+    "ActionBody", b.ActionBody, (Field("action_type", Enum(c.ActionType)),)
 )
 
 CPUID_REGISTER_MODIFIER = Struct(
     "CpuidRegisterModifier",
-    c.CpuidRegisterModifier,
+    t.CpuidRegisterModifier,
     (
         Field("register", Text(convert=syntaxes.cpuid_register)),
         Field("bitmap", Text(convert=syntaxes.bitmap32)),
@@ -284,7 +286,7 @@ CPUID_REGISTER_MODIFIER = Struct(
 )
 CPUID_LEAF_MODIFIER = Struct(
     "CpuidLeafModifier",
-    c.CpuidLeafModifier,
+    t.CpuidLeafModifier,
     (
         Field("leaf", Text(convert=syntaxes.prefixed_u32)),
         Field("subleaf", Text(convert=syntaxes.prefixed_u32)),
@@ -295,7 +297,7 @@ CPUID_LEAF_MODIFIER = Struct(
 )
 MSR_MODIFIER = Struct(
     "RegisterModifier",
-    c.MsrModifier,
+    t.MsrModifier,
     (
         Field("addr", Text(convert=syntaxes.prefixed_u32)),
         Field("bitmap", Text(convert=syntaxes.bitmap64)),
@@ -304,7 +306,7 @@ MSR_MODIFIER = Struct(
 )
 CPU_TEMPLATE = Struct(
     "CustomCpuTemplate",
-    c.CustomCpuTemplate,
+    t.CustomCpuTemplate,
     (
         Field("kvm_capabilities", Seq(Text(convert=syntaxes.kvm_capability)), ()),
         Field("cpuid_modifiers", Seq(CPUID_LEAF_MODIFIER), ()),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from vmmd import config as c
 from vmmd.actions import Answer, JsonValue
+from vmmd.templates import CustomCpuTemplate
 
 from .serde import dump
 
@@ -74,7 +75,7 @@ def machine_config(machine: c.MachineConfig) -> Answer:
 
 def _machine(machine: c.MachineConfig) -> JsonValue:
     shown = _object(machine)
-    if isinstance(machine.cpu_template, c.CustomCpuTemplate):
+    if isinstance(machine.cpu_template, CustomCpuTemplate):
         del shown["cpu_template"]
     return shown
 

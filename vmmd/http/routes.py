@@ -7,14 +7,15 @@ be done now is for :mod:`vmmd.lifecycle` and the machine to say.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from vmmd import actions as a
 from vmmd import config as c
 from vmmd.errors import ConfigError
+from vmmd.frozen import dataclass
 from vmmd.rust import debug_str
 
+from . import bodies as b
 from . import objects
 from .serde import SerdeFault, load
 
@@ -260,7 +261,7 @@ def _put_mmds(tokens: Tokens, body: bytes) -> Request:
 
 
 def _put_actions(_tokens: Tokens, body: bytes) -> Request:
-    asked = cast("c.ActionBody", _load(objects.ACTION_BODY, body))
+    asked = cast("b.ActionBody", _load(objects.ACTION_BODY, body))
     return Request(_ACTIONS[asked.action_type])
 
 
@@ -272,7 +273,7 @@ _ACTIONS: dict[c.ActionType, a.Action] = {
 
 
 def _patch_vm(_tokens: Tokens, body: bytes) -> Request:
-    return Request(a.PatchVm(cast("c.VmUpdate", _load(objects.VM_UPDATE, body)).state))
+    return Request(a.PatchVm(cast("b.VmUpdate", _load(objects.VM_UPDATE, body)).state))
 
 
 def _put_snapshot(tokens: Tokens, body: bytes) -> Request:
@@ -294,7 +295,7 @@ def _create_snapshot(body: bytes) -> Request:
 
 
 def _load_snapshot(body: bytes) -> Request:
-    given = cast("c.SnapshotLoadConfig", _load(objects.SNAPSHOT_LOAD, body))
+    given = cast("b.SnapshotLoadConfig", _load(objects.SNAPSHOT_LOAD, body))
     backend, path = given.mem_backend, given.mem_file_path
     if backend is not None and path is not None:
         raise _serde_fault(SerdeFault(_TWO_BACKENDS))

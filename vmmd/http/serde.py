@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from typing import NoReturn
 
-from . import reader
 from .numbers import show_float
 from .scanner import SerdeFault
 from .shapes import Mismatch, Shape
@@ -23,7 +22,9 @@ def load(shape: Shape, body: bytes) -> object:
     try:
         return load_quick(shape, body)
     except (ValueError, RecursionError):
-        return reader.read(shape, body)
+        from .reader import read  # not before a body needs it
+
+        return read(shape, body)
 
 
 def load_quick(shape: Shape, body: bytes) -> object:

@@ -10,8 +10,9 @@ In a tree an object is a tuple of (key, value) pairs and an array is a list.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
+
+from vmmd.frozen import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,8 +6,9 @@ text of the fault as the API gives it.
 
 from __future__ import annotations
 
-from vmmd.config import KvmCapability, LogLevel, RegisterFilter
+from vmmd.config import LogLevel
 from vmmd.rust import ParseIntError, debug_char, parse_unsigned
+from vmmd.templates import KvmCapability, RegisterFilter
 
 _LEVELS = {level.lower(): level for level in LogLevel} | {"warning": LogLevel.WARN}
 _RADIX = {"0b": 2, "0x": 16}

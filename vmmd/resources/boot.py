@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vmmd.frozen import dataclass
 from vmmd.rust import debug_str, io_error, io_error_debug
 
 from .fault import OpenedFile, Opener, ResourceFault, RustError

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from vmmd.config import DriveConfig, DriveUpdate, IoEngine
+from vmmd.frozen import dataclass
 from vmmd.rust import debug_str, io_error, io_error_debug
 
 from .fault import OpenedFile, Opener, ResourceFault, RustError

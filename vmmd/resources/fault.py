@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from vmmd.errors import ConfigError
+from vmmd.frozen import dataclass
 
 
 class OpenedFile(Protocol):

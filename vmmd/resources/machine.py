@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from vmmd.config import (
     BalloonConfig,
     CpuTemplateName,
-    CustomCpuTemplate,
     HugePages,
     MachineConfig,
     MachineConfigUpdate,
 )
 
 from .fault import ResourceFault, RustError
+
+if TYPE_CHECKING:
+    from vmmd.templates import CustomCpuTemplate
 
 MAX_VCPUS = 32
 

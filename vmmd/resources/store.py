@@ -8,7 +8,7 @@ Order of checks and texts are Firecracker's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vmmd import actions as a
@@ -20,6 +20,7 @@ from vmmd.config import (
     PmemConfig,
     SerialConfig,
 )
+from vmmd.frozen import dataclass
 
 from .boot import BootSource, open_boot_source
 from .devices import (

@@ -7,10 +7,12 @@ what no driver would.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from vmmd.errors import GuestError
 from vmmd.memory import GuestMemory, Region
 
 if TYPE_CHECKING:
@@ -64,6 +66,16 @@ class RingLayout:
         """Where the device says at which available index it wants a kick."""
         return self.used + 4 + 8 * self.size
 
+    def clear(self, memory: GuestMemory) -> None:
+        """Zero all three parts, as far as they lie in memory."""
+        for gpa, length in (
+            (self.desc, 16 * self.size),
+            (self.avail, 6 + 2 * self.size),
+            (self.used, 6 + 8 * self.size),
+        ):
+            with contextlib.suppress(GuestError):
+                memory.write(gpa, bytes(length))
+
 
 def guest_memory(size: int = 0x20000, gpa: int = 0) -> GuestMemory:
     """One region of zeroes."""
@@ -89,6 +101,13 @@ class Driver:
 
     def __post_init__(self) -> None:
         self.free = list(range(self.layout.size))[::-1]
+
+    def reset(self) -> None:
+        """Start anew with zeroed rings, as after a device reset."""
+        self.__post_init__()
+        self.chains.clear()
+        self.avail_idx = self.last_used = self.kicked_at = 0
+        self.layout.clear(self.memory)
 
     def add(self, buffers: Sequence[Buffer]) -> int:
         """Make a chain of ``buffers`` available; its head."""

@@ -103,7 +103,14 @@ class Ring:
     ) -> None:
         """Enable a fresh ring at guest addresses. GuestError: what is wrong."""
         self.restore(
-            RingState(size=size, desc=desc, avail=avail, used=used, event_idx=event_idx)
+            RingState(
+                ready=True,
+                size=size,
+                desc=desc,
+                avail=avail,
+                used=used,
+                event_idx=event_idx,
+            )
         )
 
     def reset(self) -> None:
@@ -177,6 +184,7 @@ class Ring:
         """The ring's state; a fault's text is not kept, that it broke is."""
         native = self.native
         return RingState(
+            ready=self.ready,
             size=native.size,
             desc=native.desc,
             avail=native.avail,
@@ -191,12 +199,12 @@ class Ring:
         )
 
     def restore(self, state: RingState) -> None:
-        """Take ``state`` and enable the ring (size 0: leave it off).
+        """Take ``state`` and enable the ring (not ready: leave it off).
 
         GuestError when the rings do not lie in guest memory.
         """
         self.reset()
-        if not state.size:
+        if not state.ready:
             return
         native = self.native
         native.size, native.desc, native.avail = state.size, state.desc, state.avail
@@ -219,8 +227,9 @@ _RESTORED_BROKEN = ffi.new("char[]", b"ring was broken when it was saved")
 
 @record("ring", 1)
 class RingState:
-    """A queue that is on (size > 0) or off (0). Indices are free-running u16."""
+    """A queue; off unless ``ready``. Indices are free-running u16."""
 
+    ready: bool = False
     size: int = 0
     desc: int = 0
     avail: int = 0

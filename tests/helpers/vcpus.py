@@ -80,6 +80,9 @@ class Recorder:
         """Note it."""
         self.log.append(("write", address, data))
 
+    def settled(self) -> None:
+        """Nothing is put off here."""
+
     def ended(self, end: VmEnd) -> None:
         """Note it."""
         self.ends.append(end)

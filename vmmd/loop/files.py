@@ -52,22 +52,36 @@ def map_guest_memory(regions: Iterable[tuple[int, int]]) -> GuestMemory:
     return GuestMemory(mapped)
 
 
-class FileSource:
-    """A file opened for reading, as ``vmmd.boot`` reads it. Owns the fd."""
+class HostFile:
+    """A file of the host, open; a kernel's Source. Owns its descriptor."""
 
-    def __init__(self, path: str) -> None:
-        """Open ``path``; OSError as the kernel gives it."""
+    def __init__(self, path: str, fd: int) -> None:
         self.path = path
-        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.fd = fd
+
+    @classmethod
+    def open(cls, path: str, writable: bool = False) -> HostFile:
+        """Open ``path``; OSError as the kernel gives it.
+
+        Non-blocking for the open alone: a FIFO without a writer would hang it.
+        """
+        access = os.O_RDWR if writable else os.O_RDONLY
+        fd = os.open(path, access | os.O_CLOEXEC | os.O_NONBLOCK)
+        os.set_blocking(fd, True)
+        return cls(path, fd)
 
     @property
     def size(self) -> int:
-        """The file's size now, in bytes."""
-        return os.fstat(self.fd).st_size
+        """Bytes in the file or block device now."""
+        return os.lseek(self.fd, 0, os.SEEK_END)
 
     def pread(self, length: int, offset: int) -> bytes:
         """Up to ``length`` bytes at ``offset``; fewer at the end of the file."""
         return os.pread(self.fd, length, offset)
+
+    def duplicate(self) -> HostFile:
+        """The same open file under another descriptor, with its own life."""
+        return HostFile(self.path, os.dup(self.fd))
 
     def close(self) -> None:
         """Close the file; again is harmless."""
@@ -77,7 +91,7 @@ class FileSource:
 
 
 def load_segments(
-    memory: GuestMemory, source: FileSource, segments: Iterable[Segment]
+    memory: GuestMemory, source: HostFile, segments: Iterable[Segment]
 ) -> None:
     """Read each segment straight into guest memory.
 

@@ -66,6 +66,9 @@ class ExitHandler(Protocol):
     def mmio_write(self, address: int, data: bytes) -> None:
         """A write of 1 to 8 bytes."""
 
+    def settled(self) -> None:
+        """A burst of posted writes and answers is over: what it calls for, now."""
+
     def ended(self, end: VmEnd) -> None:
         """A vCPU has ended by itself; what was posted before has been given."""
 
@@ -273,6 +276,8 @@ class VcpuThreads:
             served += taken + answered
             if not taken and not answered:
                 break
+        if served:
+            handler.settled()
         self._report_ends(handler)
         if lib.vcpu_posted_empty(self._all):
             self._drained.unpark_all()

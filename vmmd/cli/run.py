@@ -1,0 +1,130 @@
+"""``vmmd run``: boot one microVM in the foreground, its console on this terminal."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from typing import TYPE_CHECKING
+
+from vmmd.errors import ExitError, VmmdError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vmmd.loop.options import Options
+
+DEFAULT_CMDLINE = "console=ttyS0 panic=1"
+_SIZE = re.compile(r"(\d+)\s*([mg])(?:i?b)?", re.IGNORECASE)
+_UNIT_MIB = {"m": 1, "g": 1024}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; the exit code is the guest's end's (0: it powered off)."""
+    arguments = _parser().parse_args(argv)
+    from vmmd.loop.daemon import run
+
+    listener = None
+    if arguments.api_sock is not None:
+        import socket
+
+        from vmmd.cli.listen import listen
+
+        listener = socket.socket(fileno=listen(arguments.api_sock).detach())
+    try:
+        return run(_options(arguments), listener)
+    except ExitError as error:
+        print(f"vmmd run: {error}", file=sys.stderr)
+        return error.exit_code
+    except VmmdError as error:
+        print(f"vmmd run: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="vmmd run",
+        description="Boot one microVM in the foreground, with its console.",
+    )
+    parser.add_argument("--kernel", required=True, help="vmlinux (ELF) or bzImage")
+    parser.add_argument("--initrd", help="initial RAM file system")
+    parser.add_argument(
+        "--drive",
+        action="append",
+        default=[],
+        metavar="PATH[,ro]",
+        help="a disk image or block device; repeat for more",
+    )
+    parser.add_argument("--root", action="store_true", help="boot from the first drive")
+    parser.add_argument("--mem", type=_mem_size_mib, default=256, metavar="256M")
+    parser.add_argument("--cpus", type=int, default=1, metavar="1..32")
+    parser.add_argument(
+        "--cmdline", default=DEFAULT_CMDLINE, help=f'default: "{DEFAULT_CMDLINE}"'
+    )
+    parser.add_argument("--api-sock", help="serve the API there too")
+    parser.add_argument("--log-path", default="/dev/null", help="default: no log")
+    parser.add_argument("--boot-timer", action="store_true", help="log the boot time")
+    return parser
+
+
+def _mem_size_mib(text: str) -> int:
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not a size: give a number and M or G, such as 256M"
+        )
+    return int(match[1]) * _UNIT_MIB[match[2].lower()]
+
+
+def _options(arguments: argparse.Namespace) -> Options:
+    from vmmd.loop.logger import Logger
+    from vmmd.loop.options import Options
+
+    logger = Logger()
+    logger.update(log_path=arguments.log_path)
+    return Options(
+        logger=logger,
+        instance_id=logger.instance_id,
+        api_sock=arguments.api_sock or "",
+        api_enabled=False,
+        config_text=json.dumps(_config(arguments)),
+        metadata_text=None,
+        metrics_path=None,
+        boot_timer=arguments.boot_timer,
+        enable_pci=False,
+        max_payload_size=51200,
+        mmds_size_limit=51200,
+        start_time_us=None,
+        start_time_cpu_us=None,
+        parent_cpu_time_us=None,
+    )
+
+
+def _config(arguments: argparse.Namespace) -> dict[str, object]:
+    """The command's arguments as the config file that says the same."""
+    boot = {"kernel_image_path": arguments.kernel, "boot_args": arguments.cmdline}
+    if arguments.initrd is not None:
+        boot["initrd_path"] = arguments.initrd
+    return {
+        "machine-config": {
+            "vcpu_count": arguments.cpus,
+            "mem_size_mib": arguments.mem,
+        },
+        "boot-source": boot,
+        "drives": [
+            _drive(number, text, root=arguments.root and number == 0)
+            for number, text in enumerate(arguments.drive)
+        ],
+    }
+
+
+def _drive(number: int, text: str, *, root: bool) -> dict[str, object]:
+    path = text.removesuffix(",ro")
+    return {
+        "drive_id": f"drive{number}",
+        "path_on_host": path,
+        "is_root_device": root,
+        "is_read_only": path != text,
+        "cache_type": "Writeback",
+    }

@@ -1,0 +1,187 @@
+"""A machine on KVM: every fd, thread and pump of one running guest.
+
+Built whole or not at all, in the order that KVM is quick with: addresses,
+memory slots, interrupt controllers, vCPUs and their state, ioeventfds, irqfds.
+The threads are parked until ``run``. Teardown in the order that never frees
+what a thread may touch: stop, joined, workers back, then descriptors.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import trio
+
+from vmmd._native import ffi
+from vmmd.boot import layout
+from vmmd.loop.eventfd import EventFd
+from vmmd.loop.vcpu import VcpuThreads
+from vmmd.loop.vcpu_state import set_state
+from vmmd.virtio.registers import QUEUE_NOTIFY
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from vmmd.bus import Window
+    from vmmd.cpu.exits import VmEnd
+    from vmmd.cpu.state import VcpuState
+    from vmmd.loop.console import Console
+    from vmmd.loop.disk import Disk
+    from vmmd.loop.kvm import Kvm
+    from vmmd.machine import Attached, Machine
+
+_STUCK_EXIT_CODE = 1
+
+
+class Board:
+    """One guest on KVM. ``vcpus`` are what each vCPU starts with.
+
+    HostError if KVM refuses something; nothing is left open then.
+    """
+
+    def __init__(
+        self,
+        kvm: Kvm,
+        machine: Machine,
+        vcpus: Sequence[VcpuState],
+        console: Console,
+        disks: Mapping[str, Disk],
+        *,
+        track_dirty_pages: bool = False,
+    ) -> None:
+        self.machine = machine
+        self.console = console
+        self.disks = disks
+        self.end: VmEnd | None = None
+        self.over = trio.Event()
+        self.vm = kvm.create_vm()
+        self._irqs: dict[int, EventFd] = {}
+        self._kicks: dict[str, EventFd] = {}
+        self.vm.set_tss_addr(layout.KVM_TSS)
+        self.vm.set_identity_map_addr(layout.KVM_IDENTITY_MAP)
+        self._set_memory(track_dirty_pages=track_dirty_pages)
+        self.vm.create_irqchip()
+        self.vm.create_pit2()
+        self.vcpus = [self.vm.create_vcpu(i) for i in range(len(vcpus))]
+        for vcpu, state in zip(self.vcpus, vcpus, strict=True):
+            set_state(vcpu, state)
+        for attached in machine.attached:
+            self._wire(attached)
+        for gsi in (layout.COM1_GSI, layout.KEYBOARD_GSI):
+            self._irq(gsi)
+        self.threads = VcpuThreads(self.vcpus, machine.bus.windows)
+        machine.on_rules = self.threads.set_rules
+
+    # -- Building
+
+    def _set_memory(self, *, track_dirty_pages: bool) -> None:
+        flags = 1 if track_dirty_pages else 0
+        for slot, region in enumerate(self.machine.memory.regions):
+            native = self.machine.memory.native.region[slot]
+            address = int(ffi.cast("uintptr_t", native.host))
+            size = int(native.size)
+            self.vm.set_user_memory_region(slot, region.gpa, size, address, flags)
+
+    def _wire(self, attached: Attached) -> None:
+        """Kicks in by one eventfd a device, interrupts out by another."""
+        kick = self._kicks[attached.name] = EventFd()
+        address = attached.slot.base + QUEUE_NOTIFY
+        for queue in range(len(attached.transport.rings)):
+            self.vm.ioeventfd(address, kick.fd, 4, queue)
+        attached.transport.irq.fd = self._irq(attached.slot.gsi).fd
+
+    def _irq(self, gsi: int) -> EventFd:
+        line = self._irqs[gsi] = EventFd()
+        self.vm.irqfd(gsi, line.fd)
+        return line
+
+    # -- Running
+
+    async def serve(self, nursery: trio.Nursery) -> None:
+        """Start the threads, parked, and the pumps as tasks of ``nursery``."""
+        self.threads.start()
+        nursery.start_soon(self.threads.pump, self)
+        nursery.start_soon(self.console.run_input, self.settled)
+        for attached in self.machine.attached:
+            disk = self.disks.get(attached.name)
+            if disk is not None:
+                kick = self._kicks[attached.name]
+                nursery.start_soon(disk.pump, attached.transport, kick)
+
+    def run(self) -> None:
+        """Let the guest go (on)."""
+        for disk in self.disks.values():
+            disk.resume()
+        self.threads.run()
+
+    async def pause(self) -> None:
+        """Stop the guest: vCPUs parked, nothing posted, nothing in flight."""
+        self.threads.request_pause()
+        await self.threads.wait_parked()
+        for disk in self.disks.values():
+            await disk.quiesce()
+
+    def finish(self, end: VmEnd) -> None:
+        """The guest has ended; the first reason counts."""
+        if self.end is None:
+            self.end = end
+            self.over.set()
+
+    async def close(self) -> None:
+        """Stop and join everything, then free it; call it shielded.
+
+        The pumps must have ended, or be about to be cancelled by the caller.
+        """
+        self.threads.request_stop()
+        stuck = await self.threads.join()
+        if stuck:
+            os.write(2, f"vCPU threads {stuck} did not stop; leaving\n".encode())
+            os._exit(_STUCK_EXIT_CODE)
+        self.console.close()
+        for disk in self.disks.values():
+            await disk.aclose()
+        self.threads.close()
+        for vcpu in self.vcpus:
+            vcpu.close()
+        for event in (*self._irqs.values(), *self._kicks.values()):
+            event.close()
+        self.vm.close()
+
+    # -- Exits (vmmd.loop.vcpu.ExitHandler)
+
+    def posted(self, window: Window, offset: int, size: int, value: int) -> None:
+        """A posted write."""
+        self.machine.posted(window, offset, size, value)
+
+    def io_in(self, port: int, size: int, count: int) -> bytes:
+        """Reads of a port."""
+        return self.machine.io_in(port, size, count)
+
+    def io_out(self, port: int, size: int, data: bytes) -> None:
+        """Writes to a port."""
+        self.machine.io_out(port, size, data)
+
+    def mmio_read(self, address: int, size: int) -> bytes:
+        """A read of an address."""
+        return self.machine.mmio_read(address, size)
+
+    def mmio_write(self, address: int, data: bytes) -> None:
+        """A write to an address; a kick that came this way is passed on."""
+        self.machine.mmio_write(address, data)
+        for attached in self.machine.attached:
+            if attached.transport.take_kicks():
+                self._kicks[attached.name].signal()
+
+    def ended(self, end: VmEnd) -> None:
+        """A vCPU has ended by itself."""
+        self.settled()
+        self.finish(end)
+
+    def settled(self) -> None:
+        """After a burst: print what was written, raise what is wanted."""
+        self.console.flush()
+        for gsi in self.machine.take_interrupts():
+            self._irqs[gsi].signal()
+        if (end := self.machine.take_end()) is not None:
+            self.finish(end)

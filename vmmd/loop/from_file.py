@@ -1,0 +1,63 @@
+"""A machine that a config file describes: every step of it, then the start."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vmmd.errors import ConfigError, ExitError
+from vmmd.http.config_file import parse_config, steps
+from vmmd.lifecycle import not_built
+from vmmd.loop.logger import LoggerUpdateError
+from vmmd.resources.fault import ResourceFault
+from vmmd.rust import debug_str
+
+if TYPE_CHECKING:
+    from vmmd.loop.supervisor import Supervisor
+
+_PARSE = "Configuration for VMM from one single json failed: "
+_START = "Could not Start MicroVM from one single json: "
+_STARTED = "Successfully started microvm that was configured from one single json"
+
+
+async def start_from_file(supervisor: Supervisor, text: str) -> None:
+    """Configure and start what ``text``, a config file's contents, says.
+
+    ExitError with the text and exit code of Firecracker for what cannot be.
+    """
+    with_api = supervisor.options.api_enabled
+    try:
+        for action in steps(parse_config(text.encode())):
+            if (refusal := not_built(action)) is not None:
+                raise _Refused(refusal)
+            supervisor.configure(action)
+    except ResourceFault as fault:
+        inner = f"ParseFromJson({fault.debug})"
+        raise _exit(with_api, _PARSE + fault.file_text, inner) from fault
+    except LoggerUpdateError as fault:
+        inner = f"ParseFromJson(Logger({fault.debug}))"
+        raise _exit(with_api, f"{_PARSE}Logger error: {fault}", inner) from fault
+    except _Refused as fault:
+        inner = f"ParseFromJson({debug_str(str(fault))})"
+        raise _exit(with_api, f"{_PARSE}{fault}", inner) from fault
+    try:
+        await supervisor.start()
+    except ConfigError as fault:
+        inner = f"StartMicroVM({fault.debug or debug_str(str(fault))})"
+        raise _exit(with_api, f"{_START}{fault}", inner) from fault
+    supervisor.log.info(_STARTED)
+
+
+class _Refused(ConfigError):
+    """Something in the file is not built yet."""
+
+
+def _exit(with_api: bool, text: str, debug: str) -> ExitError:
+    if with_api:
+        return ExitError(
+            f"RunWithApiError error: Failed to build MicroVM from Json: {text}",
+            f"RunWithApi(BuildFromJson({debug}))",
+        )
+    return ExitError(
+        f"RunWithoutApiError error: Failed to build MicroVM from Json: {text}",
+        f"RunWithoutApiError(BuildMicroVMFromJson({debug}))",
+    )

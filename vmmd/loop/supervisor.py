@@ -1,0 +1,167 @@
+"""What changes a machine: one place, one action at a time.
+
+``perform`` is the only way in. What is legal when stands in
+``vmmd.lifecycle``; what a configuration may be in ``vmmd.resources``. Here is
+what is left: the phase, the board, and the order of doing things.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from vmmd import FIRECRACKER_VERSION
+from vmmd import actions as a
+from vmmd.config import InstanceInfo, VmStateChange
+from vmmd.errors import ConfigError, HostError
+from vmmd.http import render
+from vmmd.lifecycle import Phase, refusal
+from vmmd.loop.files import HostFile
+from vmmd.loop.logger import parse_level
+from vmmd.resources.store import VmResources, apply, dropped
+
+if TYPE_CHECKING:
+    from vmmd.config import LoggerConfig
+    from vmmd.loop.board import Board
+    from vmmd.loop.options import Options
+
+NO_ROOM = "Internal VMM error: Failed to send Ctrl-Alt-Del: the keyboard is full."
+
+
+class Supervisor:
+    """Configuration, phase and board of one microVM.
+
+    ``nursery`` runs the board's pumps and is cancelled when the process ends;
+    it is set before anything is performed.
+    """
+
+    nursery: trio.Nursery
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.phase = Phase.NOT_STARTED
+        self.resources = VmResources()
+        self.board: Board | None = None
+        self.log = options.logger.channel("main", "vmmd::supervisor")
+        self._started = trio.Event()
+
+    async def perform(self, action: a.Action) -> a.Answer:
+        """Carry out one action. ConfigError has the whole fault_message.
+
+        Of changing actions the caller sends one at a time; a GET may come while
+        one runs, and sees the state before it.
+        """
+        if (text := refusal(self.phase, action)) is not None:
+            raise ConfigError(text)
+        match action:
+            case a.GetInstanceInfo():
+                return render.instance_info(self._info())
+            case a.GetVersion():
+                return render.version(FIRECRACKER_VERSION)
+            case a.GetMachineConfig():
+                return render.machine_config(self.resources.machine)
+            case a.GetVmConfig():
+                return render.vm_config(self.resources)
+            case _:
+                await self._change(action)
+        return a.NO_CONTENT
+
+    async def _change(self, action: a.Action) -> None:
+        match action:
+            case a.InstanceStart():
+                try:
+                    await self.start()
+                except ConfigError as error:
+                    raise ConfigError(f"Start microvm error: {error}") from error
+            case a.PatchVm(state):
+                await self._pause_or_resume(state)
+            case a.SendCtrlAltDel():
+                self._ctrl_alt_del()
+            case _:
+                self.configure(action)
+
+    def configure(self, action: a.Action) -> None:
+        """One step of configuration before the start.
+
+        Raises ResourceFault or LoggerUpdateError, and nothing has changed.
+        """
+        if isinstance(action, a.PutLogger):
+            self._put_logger(action.config)
+            return
+        before = self.resources
+        self.resources = apply(before, action, HostFile.open)
+        for file in dropped(before, self.resources):
+            file.close()
+
+    async def start(self) -> None:
+        """Build the machine and let it run. ConfigError says why it cannot."""
+        from vmmd.loop.start import build  # KVM and devices: not before needed
+
+        log = self.options.logger.channel("main", "vmmd::devices").error
+        try:
+            board = build(self.resources, log, boot_timer=self.options.boot_timer)
+        except HostError as error:
+            raise ConfigError(str(error)) from error
+        self.board = board
+        await board.serve(self.nursery)
+        board.run()
+        self.phase = Phase.RUNNING
+        self._started.set()
+
+    async def wait_end(self) -> int:
+        """Wait until the guest has ended by itself; the process's exit code."""
+        await self._started.wait()
+        if self.board is None:
+            raise RuntimeError("started without a board")
+        await self.board.over.wait()
+        end = self.board.end
+        if end is None:
+            raise RuntimeError("over without an end")
+        self.log.info(f"The guest has ended: {end}.")
+        return end.exit_code
+
+    async def close(self) -> None:
+        """Take everything down; the pumps have ended. Call it shielded."""
+        if self.board is not None:
+            await self.board.close()
+        for file in self.resources.files():
+            file.close()
+
+    def _info(self) -> InstanceInfo:
+        return InstanceInfo(
+            self.options.instance_id,
+            self.phase.value,
+            FIRECRACKER_VERSION,
+            render.APP_NAME,
+        )
+
+    def _put_logger(self, config: LoggerConfig) -> None:
+        level = None if config.level is None else parse_level(config.level.value)
+        self.options.logger.update(
+            config.log_path,
+            level,
+            config.show_level,
+            config.show_log_origin,
+            config.module,
+        )
+
+    def _running(self) -> Board:
+        if self.board is None:
+            raise RuntimeError("the phase says started, but there is no board")
+        return self.board
+
+    async def _pause_or_resume(self, state: VmStateChange) -> None:
+        board = self._running()
+        if state is VmStateChange.PAUSED and self.phase is Phase.RUNNING:
+            await board.pause()
+            self.phase = Phase.PAUSED
+        elif state is VmStateChange.RESUMED and self.phase is Phase.PAUSED:
+            board.run()
+            self.phase = Phase.RUNNING
+
+    def _ctrl_alt_del(self) -> None:
+        board = self._running()
+        if not board.machine.i8042.ctrl_alt_del():
+            raise ConfigError(NO_ROOM)
+        board.settled()

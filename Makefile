@@ -53,6 +53,7 @@ check: install
 
 # test-pure: no fd, Hypothesis over every device, codec and table
 test-pure: install
+	@scripts/need-packages test
 	@$(PY) -m pytest -q -m "not loop and not kvm and not lab" tests
 
 # test-loop: trio with real eventfds, sockets and files

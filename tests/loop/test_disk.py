@@ -156,10 +156,10 @@ async def test_pulls_before_it_waits(path: Path) -> None:
     await guest.close()
 
 
+@pytest.mark.parametrize("path", ["disk"], indirect=True)
 async def test_what_is_not_cached_goes_to_a_worker(path: Path) -> None:
     async with guest_on(path) as guest:
-        if not guest.disk.file.backing.nowait:
-            pytest.skip(f"no RWF_NOWAIT on the file system of {path}")
+        assert guest.disk.file.backing.nowait, f"no RWF_NOWAIT where {path} lies"
         with path.open("rb") as file:
             os.fsync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

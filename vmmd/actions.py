@@ -54,6 +54,11 @@ class GetVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class GetState:
+    """``GET /vmmd/state``: registers, last exits, rings of a living VM."""
+
+
+@dataclass(frozen=True, slots=True)
 class GetMachineConfig:
     """``GET /machine-config``."""
 
@@ -308,6 +313,7 @@ class LoadSnapshot:
 Action: TypeAlias = (
     GetInstanceInfo
     | GetVersion
+    | GetState
     | GetMachineConfig
     | GetVmConfig
     | GetBalloon
@@ -353,6 +359,7 @@ READS: frozenset[type] = frozenset(
     {
         GetInstanceInfo,
         GetVersion,
+        GetState,
         GetMachineConfig,
         GetVmConfig,
         GetBalloon,

@@ -28,6 +28,7 @@ _POST = frozenset({Phase.RUNNING, Phase.PAUSED})
 LEGAL: dict[type, frozenset[Phase]] = {
     a.GetInstanceInfo: _ANY,
     a.GetVersion: _ANY,
+    a.GetState: _POST,
     a.GetMachineConfig: _ANY,
     a.GetVmConfig: _ANY,
     a.GetBalloon: _ANY,

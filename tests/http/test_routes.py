@@ -19,6 +19,7 @@ NO_BODY = {
     ("GET", "/"): a.GetInstanceInfo(),
     ("GET", "//"): a.GetInstanceInfo(),
     ("GET", "/version"): a.GetVersion(),
+    ("GET", "/vmmd/state"): a.GetState(),
     ("GET", "//version"): a.GetVersion(),
     ("GET", "/version/"): a.GetVersion(),
     ("GET", "/version/more"): a.GetVersion(),

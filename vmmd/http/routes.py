@@ -321,6 +321,7 @@ _ROUTES: dict[tuple[str, str], Handler] = {
     ("GET", "balloon"): _get_balloon,
     ("GET", "version"): _plain(a.GetVersion()),
     ("GET", "vm"): _second("GET", "config", _plain(a.GetVmConfig())),
+    ("GET", "vmmd"): _second("GET", "state", _plain(a.GetState())),
     ("GET", "machine-config"): _plain(a.GetMachineConfig()),
     ("GET", "mmds"): _plain(a.GetMmds()),
     ("GET", "hotplug"): _second("GET", "memory", _plain(a.GetMemoryHotplug())),

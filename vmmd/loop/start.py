@@ -44,6 +44,7 @@ def build(
     log: Callable[[str], None],
     *,
     boot_timer: bool = False,
+    stdio: tuple[int, int] = (0, 1),
 ) -> Board:
     """Build the board that ``resources`` describe, its guest not yet running.
 
@@ -67,7 +68,7 @@ def build(
         with closing(Kvm.open()) as kvm:
             states = _vcpus(kvm, config, entry)
             track = config.track_dirty_pages
-            console = Console(machine.serial)
+            console = Console(machine.serial, *stdio)
             board = Board(kvm, machine, states, console, disks, track_dirty_pages=track)
         undo.pop_all()
     return board

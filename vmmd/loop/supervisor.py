@@ -7,6 +7,7 @@ what is left: the phase, the board, and the order of doing things.
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import trio
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from vmmd.loop.board import Board
     from vmmd.loop.options import Options
 
+DEATH_REPORT_DEADLINE_S = 1.0
 NO_ROOM = "Internal VMM error: Failed to send Ctrl-Alt-Del: the keyboard is full."
 
 
@@ -45,6 +47,7 @@ class Supervisor:
         self.board: Board | None = None
         self.log = options.logger.channel("main", "vmmd::supervisor")
         self._started = trio.Event()
+        self._stopping = trio.Lock()
 
     async def perform(self, action: a.Action) -> a.Answer:
         """Carry out one action. ConfigError has the whole fault_message.
@@ -63,6 +66,8 @@ class Supervisor:
                 return render.machine_config(self.resources.machine)
             case a.GetVmConfig():
                 return render.vm_config(self.resources)
+            case a.GetState():
+                return a.Answer(200, await self._state())
             case _:
                 await self._change(action)
         return a.NO_CONTENT
@@ -118,6 +123,8 @@ class Supervisor:
         end = self.board.end
         if end is None:
             raise RuntimeError("over without an end")
+        if end.needs_report:
+            await self._report_death(self.board)
         self.log.info(f"The guest has ended: {end}.")
         return end.exit_code
 
@@ -127,6 +134,22 @@ class Supervisor:
             await self.board.close()
         for file in self.resources.files():
             file.close()
+
+    async def _report_death(self, board: Board) -> None:
+        """Log all that is known of a guest that ended by no wish of its own."""
+        from vmmd.loop.state_view import vcpus
+
+        board.threads.request_pause()
+        with trio.move_on_after(DEATH_REPORT_DEADLINE_S):
+            await board.threads.wait_parked()
+        for vcpu in vcpus(board):
+            self.log.error(f"Death report: {json.dumps(vcpu)}")
+
+    async def _state(self) -> a.JsonValue:
+        from vmmd.loop.state_view import view  # nobody needs it for a start
+
+        async with self._stopping:  # of a pause and a look one at a time
+            return await view(self._running(), self.phase.value)
 
     def _info(self) -> InstanceInfo:
         return InstanceInfo(
@@ -153,12 +176,13 @@ class Supervisor:
 
     async def _pause_or_resume(self, state: VmStateChange) -> None:
         board = self._running()
-        if state is VmStateChange.PAUSED and self.phase is Phase.RUNNING:
-            await board.pause()
-            self.phase = Phase.PAUSED
-        elif state is VmStateChange.RESUMED and self.phase is Phase.PAUSED:
-            board.run()
-            self.phase = Phase.RUNNING
+        async with self._stopping:
+            if state is VmStateChange.PAUSED and self.phase is Phase.RUNNING:
+                await board.pause()
+                self.phase = Phase.PAUSED
+            elif state is VmStateChange.RESUMED and self.phase is Phase.PAUSED:
+                board.run()
+                self.phase = Phase.RUNNING
 
     def _ctrl_alt_del(self) -> None:
         board = self._running()

@@ -1,0 +1,76 @@
+"""Guest memory mappings, host files, and segments read into memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from vmmd.errors import HostError
+from vmmd.loop.files import HostFile, load_segments, map_guest_memory
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Segment:
+    file_offset: int
+    gpa: int
+    size: int
+
+
+def test_memory_is_mapped_zero_and_apart() -> None:
+    memory = map_guest_memory([(0, 1 << 20), (1 << 32, 8192)])
+    assert memory.size == (1 << 20) + 8192
+    assert memory.read(1 << 32, 4) == b"\0" * 4
+    memory.write(4096, b"low")
+    assert memory.read(4096, 3) == b"low"
+
+
+def test_more_memory_than_there_is_can_be_mapped() -> None:
+    assert map_guest_memory([(0, 1 << 40)]).size == 1 << 40
+
+
+def test_impossible_memory_is_a_clear_error() -> None:
+    with pytest.raises(HostError, match="mem_size_mib"):
+        map_guest_memory([(0, 1 << 56)])
+
+
+def test_segments_are_read_where_they_belong(tmp_path: Path) -> None:
+    path = tmp_path / "kernel"
+    path.write_bytes(b"head" + b"body" * 1000)
+    file = HostFile.open(str(path))
+    memory = map_guest_memory([(0, 1 << 20)])
+    load_segments(memory, file, [Segment(4, 0x1000, 4000), Segment(0, 0x8000, 4)])
+    assert memory.read(0x1000, 4000) == b"body" * 1000
+    assert memory.read(0x8000, 4) == b"head"
+    assert file.size == 4004
+    file.close()
+    file.close()
+
+
+def test_a_file_that_became_shorter_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "kernel"
+    path.write_bytes(b"x" * 100)
+    memory = map_guest_memory([(0, 1 << 20)])
+    with pytest.raises(HostError, match="ends at byte 100, 28 bytes early"):
+        load_segments(memory, HostFile.open(str(path)), [Segment(0, 0, 128)])
+
+
+def test_a_duplicate_has_its_own_life(tmp_path: Path) -> None:
+    path = tmp_path / "disk"
+    path.write_bytes(b"disk")
+    file = HostFile.open(str(path), writable=True)
+    other = file.duplicate()
+    file.close()
+    assert other.pread(4, 0) == b"disk"
+    other.close()
+
+
+def test_what_cannot_be_opened_is_the_kernels_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        HostFile.open(str(tmp_path / "missing"))
+    with pytest.raises(IsADirectoryError):
+        HostFile.open(str(tmp_path), writable=True)

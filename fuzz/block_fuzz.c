@@ -1,7 +1,5 @@
+// sources: vmmd/memory.c vmmd/virtio/ring.c vmmd/virtio/block.c
 /* libFuzzer target: block.c over a hostile ring and hostile requests.
- *
- *   clang -g -O1 -fsanitize=fuzzer,address,undefined -I. -o block_fuzz \
- *       fuzz/block_fuzz.c vmmd/memory.c vmmd/virtio/ring.c vmmd/virtio/block.c
  *
  * The input is a list of steps: a store into guest memory, a chain offered, a
  * drain, the end of a worker, a reset. Guest memory is an allocation of its own,

@@ -81,7 +81,8 @@ fuzz: install
 
 # test-long: 2,000 examples everywhere, long fuzzing, soak
 test-long: install
-	@VMMD_HYPOTHESIS=long $(PY) -m pytest -q -m "not lab" tests
+	@VMMD_HYPOTHESIS=long VMMD_KICKS=1000000 VMMD_FORCED_KICKS=20000 \
+	    VMMD_POSTS=1000000 $(PY) -m pytest -q -m "not lab" tests
 	@fuzz/run 600
 
 # bench: ours, C twin, ratio, pairs, spread

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 Msr = tuple[int, int]
 """``(index, value)``."""
 
-KVM_MAX_MSR_ENTRIES = 256
+MSRS_AT_ONCE = 255
+"""One less than KVM's MAX_IO_MSRS: it refuses as many as that with E2BIG."""
 
 MSR_IA32_TSC = 0x10
 MSR_IA32_SYSENTER_CS = 0x174
@@ -61,9 +62,9 @@ def in_setting_order(msrs: Iterable[Msr]) -> tuple[Msr, ...]:
 
 
 def chunks(msrs: tuple[Msr, ...]) -> Iterator[tuple[Msr, ...]]:
-    """Runs of at most 256, which is what one ioctl takes."""
-    for start in range(0, len(msrs), KVM_MAX_MSR_ENTRIES):
-        yield msrs[start : start + KVM_MAX_MSR_ENTRIES]
+    """Runs of at most 255, which is what one ioctl takes."""
+    for start in range(0, len(msrs), MSRS_AT_ONCE):
+        yield msrs[start : start + MSRS_AT_ONCE]
 
 
 def pack_msrs(msrs: tuple[Msr, ...]) -> bytes:

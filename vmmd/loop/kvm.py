@@ -151,7 +151,7 @@ class Kvm(OwnedFd):
 
     def check(self) -> None:
         """HostError if the API version or a required capability is not there."""
-        version = ioctl(self.fd, "KVM_GET_API_VERSION", _GET_API_VERSION)
+        version = self.api_version()
         if version != API_VERSION:
             raise HostError(
                 f"KVM API version {version}, not {API_VERSION}: this kernel's KVM"
@@ -163,6 +163,10 @@ class Kvm(OwnedFd):
                 f"this KVM lacks {', '.join(missing)}: a kernel of 4.14 or newer"
                 " with the in-kernel interrupt controller has them"
             )
+
+    def api_version(self) -> int:
+        """KVM_GET_API_VERSION."""
+        return ioctl(self.fd, "KVM_GET_API_VERSION", _GET_API_VERSION)
 
     def check_extension(self, cap: Cap) -> int:
         """KVM_CHECK_EXTENSION: 0 where it is missing."""

@@ -11,13 +11,14 @@ import mmap
 import struct
 from typing import TYPE_CHECKING
 
+from vmmd.cpu.msrs import chunks, pack_msrs, unpack_msrs
 from vmmd.errors import HostError
 from vmmd.loop.ioctl import OwnedFd, buffer_address, get_cpuid, get_struct, ioctl
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MAX_MSRS = 256
+    from vmmd.cpu.msrs import Msr
 
 _TRANSLATE = 0xC018AE85
 _GET_MSRS = 0xC008AE88
@@ -96,19 +97,20 @@ class VcpuFd(OwnedFd):
 
     def get_msrs(self, indices: Sequence[int]) -> tuple[tuple[int, int], ...]:
         """KVM_GET_MSRS: (index, value) of each. HostError names the one refused."""
-        out: list[tuple[int, int]] = []
-        for chunk in _chunks([(index, 0) for index in indices]):
-            buffer = _msr_table(chunk)
+        out: list[Msr] = []
+        for chunk in chunks(tuple((index, 0) for index in indices)):
+            buffer = bytearray(pack_msrs(chunk))
             done = ioctl(self.fd, "KVM_GET_MSRS", _GET_MSRS, buffer)
             _check_msrs("KVM_GET_MSRS", chunk, done)
-            entries = struct.iter_unpack("<IIQ", buffer[8:])
-            out += [(index, value) for index, _, value in entries]
+            out += unpack_msrs(bytes(buffer))
         return tuple(out)
 
     def set_msrs(self, entries: Sequence[tuple[int, int]]) -> None:
         """KVM_SET_MSRS of (index, value), in order; HostError names the one refused."""
-        for chunk in _chunks(entries):
-            done = ioctl(self.fd, "KVM_SET_MSRS", _SET_MSRS, _msr_table(chunk))
+        for chunk in chunks(tuple(entries)):
+            done = ioctl(
+                self.fd, "KVM_SET_MSRS", _SET_MSRS, bytearray(pack_msrs(chunk))
+            )
             _check_msrs("KVM_SET_MSRS", chunk, done)
 
     def get_tsc_khz(self) -> int:
@@ -156,18 +158,7 @@ class VcpuFd(OwnedFd):
         ioctl(self.fd, call, number, bytearray(argument))
 
 
-def _chunks(entries: Sequence[tuple[int, int]]) -> list[Sequence[tuple[int, int]]]:
-    return [entries[i : i + MAX_MSRS] for i in range(0, len(entries), MAX_MSRS)]
-
-
-def _msr_table(entries: Sequence[tuple[int, int]]) -> bytearray:
-    table = bytearray(struct.pack("<II", len(entries), 0))
-    for index, value in entries:
-        table += struct.pack("<IIQ", index, 0, value)
-    return table
-
-
-def _check_msrs(call: str, chunk: Sequence[tuple[int, int]], done: int) -> None:
+def _check_msrs(call: str, chunk: tuple[Msr, ...], done: int) -> None:
     if done < len(chunk):
         index, value = chunk[done]
         raise HostError(f"{call}: KVM refuses MSR {index:#x} (value {value:#x})")

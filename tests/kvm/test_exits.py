@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import trio
+
 from tests.helpers.flat import DATA
 from tests.helpers.vcpus import (
     DONE,
@@ -14,6 +16,7 @@ from tests.helpers.vcpus import (
     run_to_end,
     window,
 )
+from vmmd._native import lib
 from vmmd.bus import Access, Rule, Space
 from vmmd.cpu.exits import EndReason
 
@@ -265,6 +268,25 @@ async def test_a_window_added_while_the_guest_runs() -> None:
             await m.turn()
         await m.pause()
     assert m.handler.log[-1] == ("posted", 0x80, 1, 0)
+
+
+async def test_the_end_waits_for_what_another_vcpu_posted_before() -> None:
+    """vCPU 0 holds a ticket it has not published; vCPU 1 dies after it."""
+    first = f"mov dx, {UART}\nmov al, 33\nout dx, al\nspin: jmp spin"
+    second = f"mov ebx, {DATA}\nwait: cmp byte ptr [rbx], 0\nje wait\nud2"
+    served = window(Space.PIO, UART, POSTED_BYTE, length=8)
+    async with machine(Setup([first, second], [served])) as m:
+        m.threads.stall(0, lib.VCPU_STALL_PUBLISHING)
+        m.threads.run()
+        await m.until_stalled(0, lib.VCPU_STALL_PUBLISHING)
+        m.flat.memory[DATA] = 1
+        while "SHUTDOWN" not in m.threads.statistics()[1].exits:
+            await m.turn()
+        await trio.sleep(0.01)  # the time in which a wrong report would come
+        assert m.handler.ends == []
+        m.threads.stall(0, lib.VCPU_NO_STALL)
+        await m.handler.ended_event.wait()
+    assert m.handler.log == [("posted", UART, 1, 33)]
 
 
 async def test_the_end_comes_after_what_was_posted() -> None:

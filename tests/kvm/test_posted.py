@@ -90,10 +90,12 @@ async def test_vcpus_under_one_lock_keep_the_guests_order(slots: int) -> None:
     async with machine(setup, handler, timeout_s=120) as m:
         m.threads.run()
         await handler.done.wait()
+        # A spin lock is not fair: go on until both have had it often.
+        while min(c.exits.get("IO", 0) for c in m.threads.statistics()) < 200:
+            await handler.until(handler.count + 100)
         await m.pause()
         counters = m.threads.statistics()
     full = sum(c.full for c in counters)
-    assert all(c.exits.get("IO", 0) > 100 for c in counters)
     assert handler.kinds["posted"] > 0
     assert (full > 0) or slots == 1024
     assert sum(c.posted for c in counters) == handler.kinds["posted"]

@@ -41,7 +41,7 @@ class GuestMemory:
         if not 0 < len(ordered) <= lib.GM_MAX_REGIONS:
             raise ValueError(f"1 to {lib.GM_MAX_REGIONS} regions, got {len(ordered)}")
         self.native = ffi.new("struct guest_memory *")
-        self.regions = tuple(ordered)
+        self.regions: tuple[Region, ...] = tuple(ordered)
         self._views = [memoryview(r.buffer).cast("B") for r in ordered]
         self._dirty = [
             ffi.new("uint64_t[]", (len(view) // PAGE_SIZE + 64) // 64)
@@ -105,6 +105,11 @@ class GuestMemory:
     def store_u32(self, gpa: int, value: int) -> None:
         """Little-endian 32-bit store at ``gpa``."""
         self.write(gpa, struct.pack("<I", value))
+
+    def release(self) -> None:
+        """Forget the buffers, which somebody else frees: every range is an error."""
+        self.native.count = 0
+        self.regions, self._views, self._handles = (), [], []
 
     def dirty_bitmaps(self) -> list[bytes]:
         """The host-writes bitmap per region, a bit per 4 KiB page, LSB first."""

@@ -7,8 +7,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from vmmd.errors import HostError
-from vmmd.loop.files import HostFile, load_segments, map_guest_memory
+from vmmd._native import ffi
+from vmmd.errors import GuestError, HostError
+from vmmd.loop.files import (
+    HostFile,
+    load_segments,
+    map_guest_memory,
+    unmap_guest_memory,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,6 +33,21 @@ def test_memory_is_mapped_zero_and_apart() -> None:
     assert memory.read(1 << 32, 4) == b"\0" * 4
     memory.write(4096, b"low")
     assert memory.read(4096, 3) == b"low"
+
+
+def test_regions_can_have_huge_pages_on_both_sides() -> None:
+    memory = map_guest_memory([(0, 1 << 20), (1 << 32, 3 << 20)])
+    for i in range(2):
+        host = int(ffi.cast("uintptr_t", memory.native.region[i].host))
+        assert host % (2 << 20) == 0
+    unmap_guest_memory(memory)
+
+
+def test_memory_given_back_is_memory_no_more() -> None:
+    memory = map_guest_memory([(0, 1 << 20)])
+    unmap_guest_memory(memory)
+    with pytest.raises(GuestError):
+        memory.read(0, 1)
 
 
 def test_more_memory_than_there_is_can_be_mapped() -> None:

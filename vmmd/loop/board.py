@@ -16,6 +16,7 @@ import trio
 from vmmd._native import ffi
 from vmmd.boot import layout
 from vmmd.loop.eventfd import EventFd
+from vmmd.loop.files import unmap_guest_memory
 from vmmd.loop.vcpu import VcpuThreads
 from vmmd.loop.vcpu_state import set_state
 from vmmd.virtio.registers import QUEUE_NOTIFY
@@ -147,6 +148,7 @@ class Board:
         for event in (*self._irqs.values(), *self._kicks.values()):
             event.close()
         self.vm.close()
+        unmap_guest_memory(self.machine.memory)
 
     # -- Exits (vmmd.loop.vcpu.ExitHandler)
 

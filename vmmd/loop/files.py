@@ -6,10 +6,11 @@ this side owns the descriptors and moves the bytes.
 
 from __future__ import annotations
 
-import mmap
+import errno
 import os
 from typing import TYPE_CHECKING
 
+from vmmd._native import ffi, lib
 from vmmd.errors import HostError
 from vmmd.memory import GuestMemory, Region
 
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
         def size(self) -> int: ...
 
 
-_MAP_NORESERVE = 0x4000  # <asm-generic/mman-common.h>; not in every mmap module
-_ANONYMOUS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
+ALIGNMENT = 2 << 20
+"""Of each region on the host: where guest-physical and host addresses agree in
+their lower 21 bits, the kernel can map a huge page on both sides at once."""
 
 
 def map_guest_memory(regions: Iterable[tuple[int, int]]) -> GuestMemory:
@@ -37,19 +39,34 @@ def map_guest_memory(regions: Iterable[tuple[int, int]]) -> GuestMemory:
 
     Pages are given by the kernel as the guest touches them, so a guest larger
     than what is free now can start. HostError names errno and what to do.
+    Give it back by :func:`unmap_guest_memory`.
     """
-    mapped = []
+    mapped: list[Region] = []
     for gpa, size in regions:
-        try:
-            mapping = mmap.mmap(-1, size, flags=_ANONYMOUS)
-        except (OSError, OverflowError, ValueError) as error:
+        address = ffi.NULL if size >> 63 else lib.files_map(size, ALIGNMENT)
+        if address == ffi.NULL:
+            text = os.strerror(ffi.errno or errno.ENOMEM)
+            _unmap(mapped)
             raise HostError(
-                f"guest memory of {size >> 20} MiB cannot be mapped ({error}): "
+                f"guest memory of {size >> 20} MiB cannot be mapped ({text}): "
                 "give the machine less memory (mem_size_mib) or raise the "
                 "limits (ulimit -v, vm.overcommit_memory)"
-            ) from error
-        mapped.append(Region(gpa, memoryview(mapping)))
+            )
+        mapped.append(Region(gpa, memoryview(ffi.buffer(address, size))))
     return GuestMemory(mapped)
+
+
+def unmap_guest_memory(memory: GuestMemory) -> None:
+    """Give guest memory back to the host; nothing may use it any more."""
+    regions = memory.regions
+    memory.release()
+    _unmap(regions)
+
+
+def _unmap(regions: Iterable[Region]) -> None:
+    for region in regions:
+        address = ffi.from_buffer(region.buffer)
+        lib.files_unmap(address, len(region.buffer))
 
 
 class HostFile:

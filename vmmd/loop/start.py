@@ -19,7 +19,12 @@ from vmmd.errors import ConfigError
 from vmmd.loop.board import Board
 from vmmd.loop.console import Console
 from vmmd.loop.disk import BackingFile, Disk, device_id, knows_nowait
-from vmmd.loop.files import HostFile, load_segments, map_guest_memory
+from vmmd.loop.files import (
+    HostFile,
+    load_segments,
+    map_guest_memory,
+    unmap_guest_memory,
+)
 from vmmd.loop.kvm import Kvm
 from vmmd.machine import Machine
 from vmmd.virtio.block import Backing, BlockDevice, BlockState
@@ -57,6 +62,7 @@ def build(
     config = resources.machine
     memory = map_guest_memory(layout.memory_regions(config.mem_size_mib))
     with ExitStack() as undo:
+        undo.callback(unmap_guest_memory, memory)
         disks = {
             drive.config.drive_id: _disk(drive, log, undo) for drive in resources.drives
         }

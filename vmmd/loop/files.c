@@ -1,0 +1,29 @@
+#define _GNU_SOURCE
+#include "vmmd/loop/files.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <sys/mman.h>
+
+void *files_map(uint64_t size, uint64_t alignment)
+{
+    const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    if (size > UINT64_MAX - alignment) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    uint8_t *raw = mmap(NULL, size + alignment, PROT_READ | PROT_WRITE, flags, -1, 0);
+    if (raw == MAP_FAILED)
+        return NULL;
+    uint64_t before = -(uint64_t)(uintptr_t)raw & (alignment - 1);
+    if (before)
+        munmap(raw, before);
+    if (alignment - before)
+        munmap(raw + before + size, alignment - before);
+    return raw + before;
+}
+
+int files_unmap(void *address, uint64_t size)
+{
+    return munmap(address, size);
+}

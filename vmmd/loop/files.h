@@ -1,0 +1,14 @@
+#ifndef VMMD_LOOP_FILES_H
+#define VMMD_LOOP_FILES_H
+#include <stdint.h>
+
+// cffi>
+/* Anonymous, private, unreserved memory of `size` bytes at a multiple of
+ * `alignment` (a power of two of whole pages). NULL with errno set if the
+ * kernel has none; nothing beside it stays mapped. */
+void *files_map(uint64_t size, uint64_t alignment);
+
+/* Unmaps what files_map gave. 0, or -1 with errno set. */
+int files_unmap(void *address, uint64_t size);
+// <cffi
+#endif

@@ -311,12 +311,15 @@ async def test_replace(path: Path) -> None:
         assert guest.disk.device.config_space() == (16).to_bytes(8, "little")
 
 
-async def test_a_spinning_drain_answers_without_a_kick(path: Path) -> None:
-    """Hits are learned: the driver asks again while the device still looks."""
+@pytest.mark.parametrize("way", ["spin", "doze"])
+async def test_a_waiting_drain_answers_by_itself(path: Path, way: str) -> None:
+    """Hits are learned: the driver asks again while the drain still waits."""
     rounds = 20
     async with guest_on(path) as guest:
         native = guest.disk.device.native
-        native.spin_ns, native.max_ns, native.score = 10**9, 4 * 10**9, 1
+        native.spin_ns, native.doze_ns, native.max_ns = 0, 0, 4 * 10**9
+        setattr(native, f"{way}_ns", 900_000_000)
+        getattr(native, way).score = 1
         guest.request(IN, 0, AT)
         guest.kick.signal()
 
@@ -328,8 +331,10 @@ async def test_a_spinning_drain_answers_without_a_kick(path: Path) -> None:
                         return
                 guest.rig.driver.reap()
                 if i == rounds - 1:
-                    native.spin_ns = 0
+                    native.spin_ns = native.doze_ns = 0
                 guest.request(IN, 8 * i, AT)
+                if way == "doze":
+                    guest.kick.signal()
 
         # The pump holds the loop from its first turn on, so no to_thread here.
         thread = threading.Thread(target=drive)
@@ -337,9 +342,10 @@ async def test_a_spinning_drain_answers_without_a_kick(path: Path) -> None:
         await guest.answered(rounds)
         thread.join()
         seen = guest.disk.device.statistics()
+        hits = seen.spin_hit_count if way == "spin" else seen.doze_hit_count
         assert seen.read_count == rounds
-        assert seen.spin_hit_count >= rounds - 2
-        assert seen.queue_event_count <= 1
+        assert hits >= rounds - 4
+        assert seen.queue_event_count - seen.doze_hit_count <= 2
 
 
 class TestBackingFile:

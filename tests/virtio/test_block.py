@@ -415,6 +415,15 @@ class TestWorkers:
         assert bench.device.statistics().flush_count == 1
         bench.close()
 
+    def test_a_watched_write_that_does_not_sleep_is_not_slow(
+        self, bench: Bench
+    ) -> None:
+        bench.device.native.watch_until_ns = NEVER
+        bench.fill(4, OUT)
+        assert bench.device.drain() is Stop.EMPTY
+        assert bench.device.native.slow_until_ns == 0
+        assert bench.device.statistics().write_count == 4
+
     def test_a_read_that_overlaps_nothing_overtakes(self) -> None:
         bench = Bench(cache_type="Writeback")
         bench.request(FLUSH, 0, (), AT)
@@ -478,13 +487,23 @@ class TestSpin:
 
     def test_four_misses_undo_sixteen_hits(self, bench: Bench) -> None:
         bench.device.native.spin_ns = 1
-        bench.device.native.score = 16
+        bench.device.native.spin.score = 16
         self.serve(bench, 30)
         assert bench.device.statistics().spin_count == 4
 
+    def test_a_doze_is_learned_like_a_spin(self, bench: Bench) -> None:
+        kick = os.eventfd(0, os.EFD_NONBLOCK)
+        bench.device.watch(kick)
+        bench.device.native.doze_ns = 1
+        bench.device.native.doze.score = 16
+        self.serve(bench, 30)
+        assert bench.device.statistics().doze_count == 4
+        assert bench.device.statistics().doze_hit_count == 0
+        os.close(kick)
+
     def test_an_idle_drain_does_not_spin(self, bench: Bench) -> None:
         bench.device.native.spin_ns = 1
-        bench.device.native.score = 16
+        bench.device.native.spin.score = 16
         bench.device.drain()
         assert bench.device.statistics().spin_count == 0
         assert bench.device.statistics().no_avail_buffer == 1

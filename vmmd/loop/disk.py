@@ -118,15 +118,12 @@ class Disk:
         Pulls before it waits: what a restore left in the ring needs no kick.
         """
         self._kick = kick
-        async with trio.open_nursery() as workers:
-            while True:
-                stop = self._turn(transport)
-                while (slot := self.device.take()) is not None:
-                    workers.start_soon(self._work, slot, kick)
-                if stop is Stop.BUDGET:
-                    await trio.lowlevel.checkpoint()
-                else:
-                    await self._wait(kick)
+        self.device.watch(kick.fd)
+        try:
+            async with trio.open_nursery() as workers:
+                await self._serve(transport, kick, workers)
+        finally:
+            self.device.watch(-1)
 
     async def quiesce(self) -> None:
         """Take no new request, and wait until each that was taken is answered."""
@@ -168,6 +165,18 @@ class Disk:
                     await self.sync()
         finally:
             self.file.close()
+
+    async def _serve(
+        self, transport: Transport, kick: EventFd, workers: trio.Nursery
+    ) -> None:
+        while True:
+            stop = self._turn(transport)
+            while (slot := self.device.take()) is not None:
+                workers.start_soon(self._work, slot, kick)
+            if stop is Stop.BUDGET:
+                await trio.lowlevel.checkpoint()
+            else:
+                await self._wait(kick)
 
     def _turn(self, transport: Transport) -> Stop:
         if self._quiesced:

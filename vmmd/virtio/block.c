@@ -2,7 +2,9 @@
 #include "vmmd/virtio/block.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -12,7 +14,7 @@ enum { STATUS_OK = 0, STATUS_IOERR = 1, STATUS_UNSUPP = 2 };
 
 /* A page-cached MiB takes about 100 us: more would hold up the loop. */
 #define INLINE_BYTES (1ull << 20)
-/* A write that took SLOW_NS sends the writes of the next SLOW_FOR_NS to workers. */
+/* A write that waited for SLOW_NS sends those of the next SLOW_FOR_NS to workers. */
 #define SLOW_NS 1000000ull
 #define SLOW_FOR_NS 100000000ull
 
@@ -33,7 +35,7 @@ struct batch {
     uint64_t end_ns;
     uint64_t requests;
     uint64_t bytes;
-    uint64_t since_spin;
+    uint64_t since_wait;
 };
 
 static uint64_t clock_ns(void)
@@ -151,7 +153,7 @@ static int parse(struct block *block, struct block_slot *slot)
     slot->type = ~0u;
     slot->fd = block->fd;
     slot->begin = slot->end = slot->took_ns = 0;
-    slot->dropped = 0;
+    slot->dropped = slot->slept = 0;
     ring_mark_written(block->ring, &slot->chain, slot->chain.writable_len);
     select_segments(slot, 0, slot->chain.readable, slot->chain.readable_len);
     if (!take_status(slot) || slot->left < sizeof header)
@@ -205,10 +207,31 @@ static int transfer(struct block_slot *slot, int flags)
     return 0;
 }
 
+static long sleeps(void)
+{
+    struct rusage usage;
+
+    getrusage(RUSAGE_THREAD, &usage);
+    return usage.ru_nvcsw;
+}
+
+/* A write whose time says nothing unless it slept: on a busy CPU any call may
+ * take milliseconds, and a worker would only make that worse. */
+static int transfer_watched(struct block_slot *slot)
+{
+    long before = sleeps();
+    int error = transfer(slot, 0);
+
+    slot->slept = sleeps() != before;
+    return error;
+}
+
 void block_run(struct block_slot *slot)
 {
     uint64_t start = clock_ns();
-    int failed = slot->type == TYPE_FLUSH ? fsync(slot->fd) : transfer(slot, 0);
+    int failed = slot->type == TYPE_FLUSH  ? fsync(slot->fd)
+                 : slot->type == TYPE_OUT ? transfer_watched(slot)
+                                          : transfer(slot, 0);
 
     slot->took_ns += clock_ns() - start;
     slot->result = failed ? STATUS_IOERR : STATUS_OK;
@@ -298,10 +321,22 @@ static int slow(const struct block *block, const struct block_slot *slot, uint64
            (now < block->slow_until_ns || (block->live && flushing(block)));
 }
 
+/* The first slow write is a suspicion; one that is known to have slept counts. */
 static void note_slow(struct block *block, const struct block_slot *slot, uint64_t now)
 {
-    if (slot->type == TYPE_OUT && slot->took_ns > SLOW_NS)
+    if (slot->type != TYPE_OUT || slot->took_ns <= SLOW_NS)
+        return;
+    if (slot->slept)
         block->slow_until_ns = now + SLOW_FOR_NS;
+    block->watch_until_ns = now + 2 * SLOW_FOR_NS;
+}
+
+static int transfer_inline(const struct block *block, struct block_slot *slot,
+                           uint64_t now)
+{
+    if (slot->type == TYPE_OUT && now < block->watch_until_ns)
+        return transfer_watched(slot);
+    return transfer(slot, block->nowait ? RWF_NOWAIT : 0);
 }
 
 static void stay(struct block *block, struct block_slot *slot, enum block_state state)
@@ -322,7 +357,7 @@ static void carry_out(struct block *block, struct block_slot *slot, struct batch
         stay(block, slot, BLOCK_READY);
         return;
     }
-    int error = transfer(slot, block->nowait ? RWF_NOWAIT : 0);
+    int error = transfer_inline(block, slot, batch->now_ns);
     uint64_t now = clock_ns();
     slot->took_ns = now - batch->now_ns;
     batch->now_ns = now;
@@ -341,7 +376,7 @@ static void serve(struct block *block, struct block_slot *slot, struct batch *ba
 {
     slot->ticket = block->tickets++;
     batch->requests++;
-    batch->since_spin++;
+    batch->since_wait++;
     block->ops_used++;
     if (parse(block, slot)) {
         batch->bytes += slot->left;
@@ -416,34 +451,73 @@ static int poll_ring(const struct block *block)
     return 0;
 }
 
+/* Whether to wait now, after `served` requests. */
+static int worth_it(struct block_habit *habit, uint64_t served)
+{
+    habit->since += (uint32_t)served;
+    if (!habit->score && habit->since < habit->probe_after)
+        return 0;
+    habit->since = 0;
+    return 1;
+}
+
+static void learn(struct block_habit *habit, int hit)
+{
+    if (hit) {
+        habit->score += habit->score < SCORE_MOST;
+        habit->probe_after = PROBE_FIRST;
+    } else if (habit->score) {
+        habit->score = habit->score > SCORE_MISS ? habit->score - SCORE_MISS : 0;
+    } else if (habit->probe_after < PROBE_MOST) {
+        habit->probe_after *= 2;
+    }
+}
+
 /* A wake costs 17 to 30 us, an answer to a spinning drain about one; but where
  * the vCPU has only this CPU a spin keeps it from asking. No figure known
- * beforehand tells the two apart (gap averages and CPU counts failed), so the
- * spin is learned from whether it pays: the score goes up by one for a hit and
- * down by four for a miss; at zero only a probe spins, after 64 requests, then
- * twice as many for each that fails. */
-static int spin(struct block *block, struct batch *batch)
+ * beforehand tells the two apart (gap averages and CPU counts failed), so it is
+ * learned from whether it pays. */
+static int spin(struct block *block, uint64_t served)
 {
-    if (!block->spin_ns || !batch->since_spin || block->live)
+    if (!block->spin_ns || !worth_it(&block->spin, served))
         return 0;
-    block->since_spin += (uint32_t)batch->since_spin;
-    batch->since_spin = 0;
-    if (!block->score && block->since_spin < block->probe_after)
-        return 0;
-    int probing = !block->score, hit = poll_ring(block);
-    block->since_spin = 0;
+    int hit = poll_ring(block);
     block->counters.spins++;
     block->counters.spin_hits += (uint64_t)hit;
-    if (hit) {
-        block->score += block->score < SCORE_MOST;
-        block->probe_after = PROBE_FIRST;
-    } else if (probing) {
-        block->probe_after = block->probe_after * 2 < PROBE_MOST ? block->probe_after * 2
-                                                                 : PROBE_MOST;
-    } else {
-        block->score = block->score > SCORE_MISS ? block->score - SCORE_MISS : 0;
-    }
+    learn(&block->spin, hit);
     return hit;
+}
+
+/* Where a spin cannot pay, a wake straight into this drain still costs a third
+ * less CPU than one through the loop, which on a shared CPU is the guest's time:
+ * a monitor that takes more than half of it is made to wait for whole slices. */
+static int doze(struct block *block, uint64_t served)
+{
+    struct pollfd kick = {.fd = block->kick_fd, .events = POLLIN};
+    struct timespec most = {.tv_nsec = (long)block->doze_ns};
+    uint64_t count;
+
+    if (block->kick_fd < 0 || !block->doze_ns || !worth_it(&block->doze, served))
+        return 0;
+    int hit = ppoll(&kick, 1, &most, NULL) > 0 &&
+              read(block->kick_fd, &count, sizeof count) == sizeof count;
+    block->counters.dozes++;
+    block->counters.doze_hits += (uint64_t)hit;
+    learn(&block->doze, hit);
+    return hit;
+}
+
+/* After a batch: 1 if there is more. Kicks are on when it says 0. An idle guest,
+ * and one whose requests are in workers, is not waited for here. */
+static int more(struct block *block, struct batch *batch)
+{
+    uint64_t served = block->live ? 0 : batch->since_wait;
+
+    batch->since_wait = 0;
+    int waited = (served && spin(block, served)) || ring_arm_kicks(block->ring) ||
+                 (served && doze(block, served));
+    batch->now_ns = waited ? clock_ns() : batch->now_ns;
+    return waited;
 }
 
 static uint16_t left_in_ring(const struct ring *ring)
@@ -502,7 +576,7 @@ enum block_stop block_drain(struct block *block)
         ring_suppress_kicks(block->ring);
         why = serve_all(block, &batch);
         signal_used(block);
-    } while (why == BLOCK_EMPTY && (spin(block, &batch) || ring_arm_kicks(block->ring)));
+    } while (why == BLOCK_EMPTY && more(block, &batch));
     count_stop(block, &batch, why);
     return why;
 }
@@ -539,7 +613,5 @@ void block_reset(struct block *block)
     block->ring = NULL;
     block->irq = NULL;
     block->unsignalled = 0;
-    block->score = 0;
-    block->probe_after = PROBE_FIRST;
-    block->since_spin = 0;
+    block->spin = block->doze = (struct block_habit){.probe_after = PROBE_FIRST};
 }

@@ -48,6 +48,7 @@ struct block_slot {
     uint8_t *status;
     uint8_t result;
     uint8_t dropped;
+    uint8_t slept; /* it was a write that waited, not one that was preempted */
     struct ring_chain chain;
 };
 
@@ -72,8 +73,19 @@ struct block_counters {
     uint64_t workers;   /* requests handed to a worker */
     uint64_t spins;
     uint64_t spin_hits;
+    uint64_t dozes;
+    uint64_t doze_hits; /* kicks that ended a doze */
     struct block_latency read_latency;
     struct block_latency write_latency;
+};
+
+/* Whether it has paid to wait for a driver in some way: `score` grows by one for
+ * a hit and shrinks by four for a miss. At zero only a probe waits, after
+ * `probe_after` requests, which doubles for each probe that misses. */
+struct block_habit {
+    uint32_t score;
+    uint32_t probe_after;
+    uint32_t since;
 };
 
 struct block {
@@ -98,20 +110,23 @@ struct block {
     uint64_t ops_used;
     uint64_t bytes_used;
 
+    int32_t kick_fd;  /* the queue's ioeventfd, to doze on; -1: none */
     uint64_t spin_ns; /* how long one spin looks; 0: never */
-    uint32_t score;
-    uint32_t probe_after;
-    uint32_t since_spin;
+    uint64_t doze_ns; /* how long one doze sleeps; 0: never */
+    struct block_habit spin;
+    struct block_habit doze;
 
     uint64_t tickets;
-    uint64_t slow_until_ns; /* writes go to a worker until then */
+    uint64_t slow_until_ns;  /* writes go to a worker until then */
+    uint64_t watch_until_ns; /* writes are looked at closely until then */
     struct block_counters counters;
     struct block_slot slot[8];
 };
 
 /* Answers what workers have finished, then takes chains until there is none, the
- * budget is spent or a slot is wanting. Publishes, signals once per batch, and
- * polls the ring for a while before it says EMPTY if that has paid lately. */
+ * budget is spent or a slot is wanting. Publishes, signals once per batch. Before
+ * it says EMPTY it polls the ring for a while, and then sleeps on the kick for a
+ * while, if that has paid lately. */
 enum block_stop block_drain(struct block *block);
 
 /* The first half alone: answers what workers have finished and frees the

@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from vmmd._native import ffi, lib
-from vmmd.bus import Access, Space
+from vmmd.bus import Space
 from vmmd.cpu.exits import RUN_HEAD_BYTES, ExitNote, ExitReason, VmEnd, decode_end
 from vmmd.errors import HostError
 from vmmd.loop.eventfd import EventFd
+from vmmd.loop.vcpu_rules import native_rules
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,8 +45,6 @@ asks to be woken: a burst costs its producers one wake, not one per write. (epol
 counts milliseconds; a vCPU that asks, parks or dies cuts it short.)"""
 
 _POSTED = struct.Struct("<QQIHH")
-_SIZES = (1, 2, 4, 8)
-_PAGE_SIZE = 4096
 
 
 class ExitHandler(Protocol):
@@ -167,7 +166,7 @@ class VcpuThreads:
         # By value and for good: a thread may be reading the one replaced, and
         # a device goes to and fro between a few sets.
         if rules not in self._tables:
-            self._tables[rules] = _native_rules(rules)
+            self._tables[rules] = native_rules(rules)
         return self._tables[rules]
 
     # -- Commands
@@ -367,29 +366,6 @@ def _answer(mail: CData, handler: ExitHandler) -> None:
             data[:] = handler.mmio_read(mail.address, mail.size)
         case _:
             handler.mmio_write(mail.address, data[:])
-
-
-def _native_rules(rules: tuple[Rule, ...]) -> CData:
-    """``rules`` for C. ValueError for one that cannot be served from a page."""
-    if len(rules) > lib.VCPU_MAX_RULES:
-        raise ValueError(f"more than {lib.VCPU_MAX_RULES} rules")
-    native = ffi.new("struct vcpu_rules *")
-    native.count = len(rules)
-    for i, rule in enumerate(rules):
-        end = rule.offset + (rule.length or rule.size)
-        if rule.size not in _SIZES or end > _PAGE_SIZE:
-            raise ValueError(f"{rule}: not in the page")
-        if rule.access is not Access.SYNC and rule.write is (
-            rule.access is Access.SHADOW
-        ):
-            raise ValueError(f"{rule}: that access is not for this direction")
-        if rule.target % 4 or rule.target >= _PAGE_SIZE:
-            raise ValueError(f"{rule}: the target is no word of the page")
-        entry = native.rule[i]
-        entry.offset, entry.end, entry.target = rule.offset, end, rule.target
-        entry.size, entry.write = rule.size, rule.write
-        entry.access, entry.mask = int(rule.access), rule.mask
-    return native
 
 
 def _counters(native: CData) -> VcpuCounters:

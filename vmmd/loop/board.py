@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from vmmd.machine import Attached, Machine
 
 _STUCK_EXIT_CODE = 1
+_LAST_WORDS_S = 0.25  # what a slow reader of the console gets at the end
 
 
 class Board:
@@ -103,7 +104,7 @@ class Board:
         """Start the threads, parked, and the pumps as tasks of ``nursery``."""
         self.threads.start()
         nursery.start_soon(self.threads.pump, self)
-        nursery.start_soon(self.console.run_input, self.settled)
+        nursery.start_soon(self.console.run, self.settled)
         for attached in self.machine.attached:
             disk = self.disks.get(attached.name)
             if disk is not None:
@@ -136,10 +137,11 @@ class Board:
         """
         self.threads.request_stop()
         stuck = await self.threads.join()
+        await self.console.finish(_LAST_WORDS_S)
+        self.console.close()
         if stuck:
             os.write(2, f"vCPU threads {stuck} did not stop; leaving\n".encode())
             os._exit(_STUCK_EXIT_CODE)
-        self.console.close()
         for disk in self.disks.values():
             await disk.aclose()
         self.threads.close()

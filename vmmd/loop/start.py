@@ -75,6 +75,7 @@ def build(
             states = _vcpus(kvm, config, entry)
             track = config.track_dirty_pages
             console = Console(machine.serial, *stdio)
+            undo.callback(console.close)
             board = Board(kvm, machine, states, console, disks, track_dirty_pages=track)
         undo.pop_all()
     return board

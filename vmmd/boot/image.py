@@ -80,13 +80,36 @@ class Image:
     setup_header: bytes = b""
 
 
+# Faults of an ELF file by their texts; the variants are linux-loader's.
+_ELF = "failed to load ELF kernel image: Kernel Loader: "
+_VARIANTS = {
+    "Trying to load big-endian binary on little-endian machine": "BigEndianElfOnLittle",
+    "Invalid Elf magic number": "InvalidElfMagicNumber",
+    "Invalid program header size": "InvalidProgramHeaderSize",
+    "Invalid program header offset": "InvalidProgramHeaderOffset",
+    "Invalid Program Header Address": "InvalidProgramHeaderAddress",
+    "Invalid entry address": "InvalidEntryAddress",
+    "Unable to read elf header": "ReadElfHeader",
+    "Unable to read kernel image": "ReadKernelImage",
+    "Unable to read program header": "ReadProgramHeader",
+    "Unable to read note header": "ReadNoteHeader",
+    "Invalid PVH note header": "InvalidPvhNote",
+}
+
+
 def kernel_error(detail: str, hint: str) -> BootError:
-    """A kernel that cannot be loaded; ``detail`` as linux-loader words it."""
-    return BootError(
+    """A kernel that cannot be loaded; ``detail`` as linux-loader words it.
+
+    ``debug`` is set where Firecracker has a variant for the fault.
+    """
+    error = BootError(
         "System configuration error: Cannot load kernel due to invalid memory "
         f"configuration or invalid kernel image: Kernel Loader: {detail}",
         f"the kernel {hint}",
     )
+    if variant := _VARIANTS.get(detail.removeprefix(_ELF)):
+        error.debug = f"ConfigureSystem(KernelLoader(Elf({variant})))"
+    return error
 
 
 def too_large(needed: int, regions: Regions) -> BootError:

@@ -35,11 +35,18 @@ def main(argv: Sequence[str]) -> int:
     try:
         return run(_options(arguments), listener)
     except ExitError as error:
-        print(f"vmmd run: {error}", file=sys.stderr)
+        print(f"vmmd run: {_plain(error)}", file=sys.stderr)
         return error.exit_code
     except VmmdError as error:
         print(f"vmmd run: {error}", file=sys.stderr)
         return 1
+
+
+def _plain(error: ExitError) -> str:
+    """What went wrong, in our own words where there are any."""
+    cause = error.__cause__
+    hint = getattr(cause, "hint", "")
+    return hint or str(cause or error)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -22,13 +22,13 @@ from vmmd.loop.vcpu_state import set_state
 from vmmd.virtio.registers import QUEUE_NOTIFY
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from vmmd.bus import Window
     from vmmd.cpu.exits import VmEnd
     from vmmd.cpu.state import VcpuState
     from vmmd.loop.console import Console
-    from vmmd.loop.disk import Disk
+    from vmmd.loop.disk import BackingFile, Disk
     from vmmd.loop.kvm import Kvm
     from vmmd.machine import Attached, Machine
 
@@ -57,6 +57,7 @@ class Board:
         self.disks = disks
         self.end: VmEnd | None = None
         self.over = trio.Event()
+        self.on_boot_time: Callable[[], None] = lambda: None
         self.vm = kvm.create_vm()
         self._irqs: dict[int, EventFd] = {}
         self._kicks: dict[str, EventFd] = {}
@@ -124,6 +125,13 @@ class Board:
         for disk in self.disks.values():
             await disk.quiesce()
 
+    async def replace_disk(self, name: str, file: BackingFile) -> None:
+        """Go on with another file behind a drive, and tell the driver."""
+        await self.disks[name].replace(file)
+        for attached in self.machine.attached:
+            if attached.name == name:
+                attached.transport.config_changed()
+
     def finish(self, end: VmEnd) -> None:
         """The guest has ended; the first reason counts."""
         if self.end is None:
@@ -187,5 +195,8 @@ class Board:
         self.console.flush()
         for gsi in self.machine.take_interrupts():
             self._irqs[gsi].signal()
+        timer = self.machine.boot_timer
+        if timer is not None and timer.take_signal():
+            self.on_boot_time()
         if (end := self.machine.take_end()) is not None:
             self.finish(end)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from vmmd.errors import ExitError
 from vmmd.loop import notify
 from vmmd.loop.from_file import start_from_file
 from vmmd.loop.server import Server
@@ -29,8 +30,11 @@ if TYPE_CHECKING:
 SWITCH_INTERVAL_S = 100e-6
 FD_TABLE_SIZE = 1024
 ANSWER_DEADLINE_S = 1.0
-SIGHUP_EXIT_CODE = 156
-_DEADLY = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+EXIT_CODES = {signal.SIGXFSZ: 151, signal.SIGXCPU: 154, signal.SIGHUP: 156}
+"""Signals that end the process with a code of their own."""
+
+_DEADLY = (signal.SIGTERM, signal.SIGINT)
+_WATCHED = (*_DEADLY, *EXIT_CODES, signal.SIGPIPE)
 
 
 def run(options: Options, listener: socket.socket | None) -> int:
@@ -43,6 +47,8 @@ def run(options: Options, listener: socket.socket | None) -> int:
     _grow_fd_table()
     daemon = _Daemon(options, listener)
     trio.run(daemon.main)
+    if daemon.failure is not None:
+        raise daemon.failure
     if daemon.died_of is not None:
         _die(daemon.died_of)
     return daemon.exit_code
@@ -66,6 +72,7 @@ class _Daemon:
     def __init__(self, options: Options, listener: socket.socket | None) -> None:
         self.exit_code = 0
         self.died_of: signal.Signals | None = None
+        self.failure: ExitError | None = None
         self._options = options
         self._listener = listener
 
@@ -75,8 +82,11 @@ class _Daemon:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._watch_signals, nursery.cancel_scope)
                 supervisor.nursery = nursery
-                await self._serve(supervisor, nursery)
-                self.exit_code = await supervisor.wait_end()
+                try:
+                    await self._serve(supervisor, nursery)
+                    self.exit_code = await supervisor.wait_end()
+                except ExitError as error:
+                    self.failure = error
                 nursery.cancel_scope.cancel()
         finally:
             notify.stopping("stopping")
@@ -84,27 +94,33 @@ class _Daemon:
                 await supervisor.close()
 
     async def _serve(self, supervisor: Supervisor, nursery: trio.Nursery) -> None:
-        if self._options.config_text is not None:
-            await start_from_file(supervisor, self._options.config_text)
-        if self._listener is None:
-            return
         options = self._options
-        server = Server(
-            self._listener, supervisor, options.logger, options.max_payload_size
-        )
-        nursery.start_soon(server.serve, nursery)
-        notify.ready("the API is served")
+        if self._listener is not None:
+            limit = options.max_payload_size
+            server = Server(self._listener, supervisor, options.logger, limit)
+            nursery.start_soon(server.serve, nursery)
+            await trio.lowlevel.checkpoint()  # its first line comes before ours
+        if options.config_text is not None:
+            await start_from_file(supervisor, options.config_text)
+        notify.ready("the API is served" if self._listener else "running")
 
     async def _watch_signals(
         self,
         scope: trio.CancelScope,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        with trio.open_signal_receiver(*_DEADLY) as numbers:
+        log = self._options.logger.channel("main", "vmm::signal_handler")
+        with trio.open_signal_receiver(*_WATCHED) as numbers:
             task_status.started()
             async for number in numbers:
-                if number == signal.SIGHUP:
-                    self.exit_code = SIGHUP_EXIT_CODE
-                else:
+                if number == signal.SIGPIPE:
+                    log.error(f"Received signal {number}, code 0.")
+                    continue
+                if (code := EXIT_CODES.get(signal.Signals(number))) is None:
                     self.died_of = signal.Signals(number)
+                else:
+                    log.error(
+                        f"Shutting down VM after intercepting signal {number}, code 0."
+                    )
+                    self.exit_code = code
                 scope.cancel()

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vmmd import actions as a
 from vmmd.errors import ConfigError, ExitError
-from vmmd.http.config_file import parse_config, steps
+from vmmd.http.config_file import parse_config, parse_template, steps
 from vmmd.lifecycle import not_built
+from vmmd.loop.files import HostFile
 from vmmd.loop.logger import LoggerUpdateError
-from vmmd.resources.fault import ResourceFault
-from vmmd.rust import debug_str
+from vmmd.resources.fault import ResourceFault, RustError
+from vmmd.rust import debug_str, io_error, io_error_debug
 
 if TYPE_CHECKING:
     from vmmd.loop.supervisor import Supervisor
 
 _PARSE = "Configuration for VMM from one single json failed: "
 _START = "Could not Start MicroVM from one single json: "
+_CHECKED = (a.PutBalloon, a.PutEntropy, a.PutPmem, a.PutMemoryHotplug)
 _STARTED = "Successfully started microvm that was configured from one single json"
 
 
@@ -26,10 +29,11 @@ async def start_from_file(supervisor: Supervisor, text: str) -> None:
     """
     with_api = supervisor.options.api_enabled
     try:
-        for action in steps(parse_config(text.encode())):
-            if (refusal := not_built(action)) is not None:
-                raise _Refused(refusal)
-            supervisor.configure(action)
+        config = parse_config(text.encode())
+        if isinstance(config.cpu_config, str):
+            _read_template(config.cpu_config)
+        for action in steps(config):
+            _take(supervisor, action)
     except ResourceFault as fault:
         inner = f"ParseFromJson({fault.debug})"
         raise _exit(with_api, _PARSE + fault.file_text, inner) from fault
@@ -45,6 +49,34 @@ async def start_from_file(supervisor: Supervisor, text: str) -> None:
         inner = f"StartMicroVM({fault.debug or debug_str(str(fault))})"
         raise _exit(with_api, f"{_START}{fault}", inner) from fault
     supervisor.log.info(_STARTED)
+
+
+def _take(supervisor: Supervisor, action: a.Action) -> None:
+    """One step. What is not built yet is checked as far as it can be first."""
+    if isinstance(action, a.PutLogger):
+        supervisor.update_logger(action.config)
+        return
+    refused = not_built(action)
+    if refused is None or isinstance(action, _CHECKED):
+        supervisor.configure(action)
+    if refused is not None:
+        raise _Refused(refused)
+
+
+def _read_template(path: str) -> None:
+    """The CPU template that a config file names by its path."""
+    try:
+        file = HostFile.open(path)
+        try:
+            text = file.pread(file.size, 0)
+        finally:
+            file.close()
+    except OSError as error:
+        fault = RustError(io_error(error), io_error_debug(error))
+        raise ResourceFault("file", fault) from error
+    template = a.PutCpuConfig(parse_template(text))
+    if (refused := not_built(template)) is not None:
+        raise _Refused(refused)
 
 
 class _Refused(ConfigError):

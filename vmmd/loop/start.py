@@ -126,9 +126,8 @@ def _vcpus(kvm: Kvm, config: MachineConfig, entry: Entry) -> Sequence[VcpuState]
 
 def _disk(drive: Drive, log: Callable[[str], None], undo: ExitStack) -> Disk:
     """A block device over a duplicate of the drive's file."""
-    config, file = drive.config, _host_file(drive.file).duplicate()
+    config, file = drive.config, backing_file(drive)
     undo.callback(file.close)
-    backing = Backing(file.fd, file.size, device_id(file.fd), knows_nowait(file.fd))
     state = BlockState(
         drive_id=config.drive_id,
         path_on_host=file.path,
@@ -137,8 +136,16 @@ def _disk(drive: Drive, log: Callable[[str], None], undo: ExitStack) -> Disk:
         partuuid=config.partuuid,
         cache_type=config.cache_type.value,
     )
-    device = BlockDevice.restore(state, backing)
-    return Disk(device, BackingFile(file.path, file.fd, backing), log)
+    device = BlockDevice.restore(state, file.backing)
+    return Disk(device, file, log)
+
+
+def backing_file(drive: Drive) -> BackingFile:
+    """A duplicate of the drive's file, with what a device has to know of it."""
+    file = _host_file(drive.file).duplicate()
+    fd = file.fd
+    backing = Backing(fd, file.size, device_id(fd), knows_nowait(fd))
+    return BackingFile(file.path, fd, backing)
 
 
 def _host_file(file: object) -> HostFile:

@@ -8,22 +8,29 @@ what is left: the phase, the board, and the order of doing things.
 from __future__ import annotations
 
 import json
+import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import trio
 
 from vmmd import FIRECRACKER_VERSION
 from vmmd import actions as a
+from vmmd.boot.image import BootError
+from vmmd.chips.boottimer import boot_time_text
 from vmmd.config import InstanceInfo, VmStateChange
 from vmmd.errors import ConfigError, HostError
 from vmmd.http import render
 from vmmd.lifecycle import Phase, refusal
 from vmmd.loop.files import HostFile
-from vmmd.loop.logger import parse_level
+from vmmd.loop.logger import LoggerUpdateError, parse_level
+from vmmd.resources.drives import patch_drive
 from vmmd.resources.store import VmResources, apply, dropped
 
 if TYPE_CHECKING:
-    from vmmd.config import LoggerConfig
+    from collections.abc import Callable
+
+    from vmmd.config import DriveUpdate, LoggerConfig
     from vmmd.loop.board import Board
     from vmmd.loop.options import Options
 
@@ -83,17 +90,18 @@ class Supervisor:
                 await self._pause_or_resume(state)
             case a.SendCtrlAltDel():
                 self._ctrl_alt_del()
+            case a.PatchDrive(update):
+                await self._patch_drive(update)
+            case a.PutLogger(config):
+                self._put_logger(config)
             case _:
                 self.configure(action)
 
     def configure(self, action: a.Action) -> None:
         """One step of configuration before the start.
 
-        Raises ResourceFault or LoggerUpdateError, and nothing has changed.
+        Raises ResourceFault, and nothing has changed.
         """
-        if isinstance(action, a.PutLogger):
-            self._put_logger(action.config)
-            return
         before = self.resources
         self.resources = apply(before, action, HostFile.open)
         for file in dropped(before, self.resources):
@@ -106,13 +114,29 @@ class Supervisor:
         log = self.options.logger.channel("main", "vmmd::devices").error
         try:
             board = build(self.resources, log, boot_timer=self.options.boot_timer)
+        except BootError as error:
+            self.log.debug(error.hint)
+            raise
         except HostError as error:
             raise ConfigError(str(error)) from error
         self.board = board
+        board.on_boot_time = self._boot_timer()
         await board.serve(self.nursery)
         board.run()
         self.phase = Phase.RUNNING
         self._started.set()
+
+    def _boot_timer(self) -> Callable[[], None]:
+        """What logs the time since now when the guest says that it is up."""
+        log = self.options.logger.channel("fc_vcpu 0", "vmm::devices::pseudo")
+        wall_us, cpu_us = time.monotonic_ns() // 1000, time.process_time_ns() // 1000
+
+        def up() -> None:
+            wall = time.monotonic_ns() // 1000 - wall_us
+            cpu = time.process_time_ns() // 1000 - cpu_us
+            log.info(boot_time_text(wall, cpu))
+
+        return up
 
     async def wait_end(self) -> int:
         """Wait until the guest has ended by itself; the process's exit code."""
@@ -125,7 +149,8 @@ class Supervisor:
             raise RuntimeError("over without an end")
         if end.needs_report:
             await self._report_death(self.board)
-        self.log.info(f"The guest has ended: {end}.")
+        self.log.debug(f"The guest has ended: {end}.")
+        self.options.logger.channel("main", "vmm").info("Vmm is stopping.")
         return end.exit_code
 
     async def close(self) -> None:
@@ -159,7 +184,27 @@ class Supervisor:
             render.APP_NAME,
         )
 
+    async def _patch_drive(self, update: DriveUpdate) -> None:
+        """Another file for a drive of the running machine, or its limiter."""
+        before = self.resources.drives
+        after = patch_drive(before, update, HostFile.open)
+        for old, new in zip(before, after, strict=True):
+            if old.file is not new.file:
+                from vmmd.loop.start import backing_file
+
+                file = backing_file(new)
+                await self._running().replace_disk(update.drive_id, file)
+                old.file.close()
+        self.resources = replace(self.resources, drives=after)
+
     def _put_logger(self, config: LoggerConfig) -> None:
+        try:
+            self.update_logger(config)
+        except LoggerUpdateError as error:
+            raise ConfigError(f"Logger error: {error}") from error
+
+    def update_logger(self, config: LoggerConfig) -> None:
+        """Apply ``PUT /logger``. Raises LoggerUpdateError, having changed nothing."""
         level = None if config.level is None else parse_level(config.level.value)
         self.options.logger.update(
             config.log_path,

@@ -18,6 +18,7 @@ settings.register_profile(
 settings.load_profile(os.environ.get("VMMD_HYPOTHESIS", "default"))
 
 _TIERS = ("loop", "kvm", "lab")
+_FOLDERS = {"e2e": "loop"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -25,7 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         parts = item.path.parts
         for tier in _TIERS:
-            if tier in parts:
+            if tier in parts or any(_FOLDERS.get(part) == tier for part in parts):
                 item.add_marker(getattr(pytest.mark, tier))
 
 

@@ -122,7 +122,9 @@ class Monitor:
             while not selector.select(self._left_s()):
                 pass
         data = os.read(self.child.stdout.fileno(), 65536)
-        self.output += data.decode(errors="replace").replace("\r\n", "\n")
+        # As a whole: a read may end between the two.
+        text = self.output + data.decode(errors="replace")
+        self.output = text.replace("\r\n", "\n")
         return bool(data)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 
+from vmmd.boot.image import Entry
 from vmmd.cpu.boot_state import boot_vcpu
 from vmmd.cpu.cpuid import CpuidEntry
 from vmmd.cpu.msrs import in_setting_order
@@ -16,13 +17,6 @@ if TYPE_CHECKING:
     from vmmd.cpu.state import VcpuState
 
 SUPPORTED = (CpuidEntry(function=0, eax=0xD), CpuidEntry(function=1))
-
-
-@dataclass(frozen=True)
-class Entry:
-    protocol: Literal["linux64", "pvh"]
-    rip: int
-    params: int
 
 
 LINUX = Entry("linux64", 0x100_0200, 0x7000)

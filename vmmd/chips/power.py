@@ -10,6 +10,7 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vmmd.boot.layout import S5_SLEEP_TYPE, SLEEP_ENABLE
 from vmmd.bus import RegisterPage
 from vmmd.state.record import record
 
@@ -20,9 +21,7 @@ if TYPE_CHECKING:
 
 LENGTH = 2  # registers
 SLEEP_CONTROL, SLEEP_STATUS = 0, 1
-SLP_EN = 0x20
 SLP_TYP_SHIFT, SLP_TYP_MASK = 2, 0x07
-S5_SLEEP_TYPE = 5
 
 
 class PowerRequest(enum.Enum):
@@ -64,8 +63,8 @@ class Power:
         """Take a write; SLP_EN with S5's type powers off."""
         if offset != SLEEP_CONTROL or size != 1:
             return
-        self._control = value & 0xFF & ~SLP_EN
-        if not value & SLP_EN:
+        self._control = value & 0xFF & ~SLEEP_ENABLE
+        if not value & SLEEP_ENABLE:
             return
         if value >> SLP_TYP_SHIFT & SLP_TYP_MASK == S5_SLEEP_TYPE:
             self._requests += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vmmd.boot.layout import BOOT_GDT, BOOT_IDT, BOOT_STACK, PML4
 from vmmd.cpu.cpuid import normalise
 from vmmd.cpu.events import VcpuEvents
 from vmmd.cpu.fpu import Xcrs, Xsave
@@ -37,27 +38,14 @@ from vmmd.cpu.state import VcpuState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Literal, Protocol
 
+    from vmmd.boot.image import Entry
     from vmmd.cpu.cpuid import CpuidEntry
     from vmmd.cpu.topology import Topology
 
-    class Entry(Protocol):
-        """How a kernel is entered (``vmmd.boot.image.Entry``)."""
-
-        @property
-        def protocol(self) -> Literal["linux64", "pvh"]: ...
-        @property
-        def rip(self) -> int: ...
-        @property
-        def params(self) -> int: ...
-
-
-# As vmmd/boot/layout.py and vmmd/boot/tables.py lay them into guest memory.
-BOOT_GDT, GDT_LIMIT = 0x500, 4 * 8 - 1
-BOOT_IDT, IDT_LIMIT = 0x520, 8 - 1
-BOOT_STACK = 0x8FF0
-PML4 = 0x9000
+# As vmmd/boot/tables.py lays them into guest memory.
+GDT_LIMIT = 4 * 8 - 1
+IDT_LIMIT = 8 - 1
 CODE_SELECTOR, DATA_SELECTOR, TSS_SELECTOR = 0x08, 0x10, 0x18
 
 _DATA = Segment(

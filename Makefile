@@ -30,7 +30,7 @@ $(STAMP): setup.cfg setup.py native_build.py requirements-dev.txt pyproject.toml
 
 # demo: boot Debian's kernel over the API, show everything, print the times
 demo: install
-	@scripts/need-packages run
+	@scripts/need-packages lab
 	@$(PY) -m demo
 
 # test: check, then every tier, as CI runs it

@@ -1,0 +1,26 @@
+"""The demo's part that needs KVM, in the lab as `make demo` runs it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lab.images import Images
+
+
+def test_the_demo_holds(guest_images: Images, tmp_path: Path) -> None:
+    shutil.copy(guest_images.rootfs, tmp_path / "root.ext4")
+    done = subprocess.run(
+        [sys.executable, "-m", "demo", "--inside", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "InstanceStart to the guest's init" in done.stdout

@@ -49,6 +49,17 @@ class Reap:
 
 
 @dataclass(frozen=True, slots=True)
+class Ask:
+    """Ask for the interrupt ``ahead`` answers from the device's used index."""
+
+    ahead: int
+
+    def apply(self, driver: Driver) -> None:
+        """Do it."""
+        driver.want_interrupt_at(driver.used_index() + self.ahead)
+
+
+@dataclass(frozen=True, slots=True)
 class PokeDescriptor:
     """Write any descriptor, also one in flight."""
 
@@ -122,7 +133,7 @@ class PokeRing:
         driver.memory.store_u16(start + 2 * (self.offset % (length // 2)), self.value)
 
 
-Mischief = Honest | Reap | Crafted | PokeDescriptor | Offer | Jump | PokeRing
+Mischief = Honest | Reap | Ask | Crafted | PokeDescriptor | Offer | Jump | PokeRing
 
 
 def long_lists(items: SearchStrategy[T], max_size: int) -> SearchStrategy[list[T]]:
@@ -191,6 +202,7 @@ def mischief() -> SearchStrategy[Mischief]:
         st.builds(PokeRing, st.integers(0, 2), st.integers(0, 1023), near),
     )
     # A broken ring stays broken: so that there is something to break, most is honest.
+    wants = st.one_of(st.builds(Reap), st.builds(Ask, st.integers(-1, 2)))
     return st.integers(0, 9).flatmap(
-        lambda n: honest if n < 5 else st.builds(Reap) if n < 8 else hostile
+        lambda n: honest if n < 5 else wants if n < 8 else hostile
     )

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.helpers.daemon import daemon
+from tests.helpers.daemon import COMMAND, daemon
+from tests.helpers.unix_api import UnixApi
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -180,3 +184,18 @@ def test_a_config_file_whose_kernel_is_none(tmp_path: Path) -> None:
         assert vmm.stderr() == (
             f"Error: RunWithoutApiError(BuildMicroVMFromJson(StartMicroVM({inner})))\n"
         )
+
+
+def test_closed_standard_files_are_nobodys_console(tmp_path: Path) -> None:
+    script = 'exec "$@" <&- >&- 2>&-'
+    sock = tmp_path / "api.sock"
+    command = ["sh", "-c", script, "sh", *COMMAND, "--api-sock", str(sock)]
+    process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": os.getcwd()})
+    try:
+        with closing(UnixApi(sock)) as api:
+            api.ok("GET", "/")
+        for fd in range(3):
+            assert os.readlink(f"/proc/{process.pid}/fd/{fd}") == "/dev/null"
+    finally:
+        process.kill()
+        process.wait()

@@ -22,6 +22,7 @@ _USAGE_EXIT_CODE = 2
 
 def firecracker() -> int:
     """The ``firecracker`` command. Returns the exit code."""
+    _open_stdio()
     _become("firecracker")
     from vmmd.cli.firecracker import main
 
@@ -30,6 +31,7 @@ def firecracker() -> int:
 
 def vmmd() -> int:
     """The ``vmmd`` command. Returns the exit code."""
+    _open_stdio()
     _become("vmmd")
     match sys.argv[1:]:
         case ["--version" | "version", *_]:
@@ -45,6 +47,18 @@ def vmmd() -> int:
         case [name, *_]:
             print(f"vmmd: no command '{name}'\n\n{_usage()}", file=sys.stderr)
     return _USAGE_EXIT_CODE
+
+
+def _open_stdio() -> None:
+    """Put /dev/null where a descriptor 0, 1 or 2 was not given.
+
+    Else the next file that is opened would be the console.
+    """
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open("/dev/null", os.O_RDWR)
 
 
 def _usage() -> str:

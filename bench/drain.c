@@ -83,6 +83,7 @@ static void set_up(int fd)
     block.ring = &ring;
     block.irq = &irq;
     block.fd = fd;
+    block.kick_fd = block.loop_fd = -1;
     block.capacity = blocks * (BLOCK / 512);
     block.max_requests = block.max_bytes = block.ops_allowed = block.bytes_allowed = ~0ull;
     block.max_ns = 1000000000;

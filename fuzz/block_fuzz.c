@@ -188,6 +188,7 @@ static void fresh(struct input *in)
     block.ops_allowed = block.bytes_allowed = mode & 32 ? 600 : ~0ull;
     block.max_bytes = ~0ull;
     block.max_ns = 1000000000;
+    block.kick_fd = block.loop_fd = -1;
     block.spin_ns = 1;
     activate(mode >> 7);
 }

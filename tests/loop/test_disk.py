@@ -320,8 +320,11 @@ async def test_a_waiting_drain_answers_by_itself(path: Path, way: str) -> None:
         native.spin_ns, native.doze_ns, native.max_ns = 0, 0, 4 * 10**9
         setattr(native, f"{way}_ns", 900_000_000)
         getattr(native, way).score = 1
+        # Interrupts would be other work for the loop, which ends a doze.
+        guest.rig.irq.fd = -1
         guest.request(IN, 0, AT)
         guest.kick.signal()
+        driven, token = trio.Event(), trio.lowlevel.current_trio_token()
 
         def drive() -> None:
             deadline = time.monotonic() + 5
@@ -335,17 +338,51 @@ async def test_a_waiting_drain_answers_by_itself(path: Path, way: str) -> None:
                 guest.request(IN, 8 * i, AT)
                 if way == "doze":
                     guest.kick.signal()
+            while guest.rig.driver.used_index() != rounds:
+                pass
+            token.run_sync_soon(driven.set)
 
         # The pump holds the loop from its first turn on, so no to_thread here.
         thread = threading.Thread(target=drive)
         thread.start()
-        await guest.answered(rounds)
+        with trio.fail_after(10):
+            await driven.wait()
         thread.join()
         seen = guest.disk.device.statistics()
         hits = seen.spin_hit_count if way == "spin" else seen.doze_hit_count
         assert seen.read_count == rounds
         assert hits >= rounds - 4
         assert seen.queue_event_count - seen.doze_hit_count <= 2
+
+
+async def test_other_work_ends_a_doze(path: Path) -> None:
+    other, seen = EventFd(), list[float]()
+    async with guest_on(path) as guest:
+        native = guest.disk.device.native
+        native.spin_ns, native.doze_ns, native.doze.score = 0, 999_000_000, 1
+        assert native.loop_fd == -1  # the pump has not had its first turn
+        guest.request(IN, 0, AT)
+
+        async def wait_for_other(task_status: trio.TaskStatus[None]) -> None:
+            task_status.started()
+            await other.wait()
+            seen.append(time.monotonic())
+
+        def signal_during_the_doze() -> None:
+            while not guest.disk.device.native.counters.reads:
+                pass
+            other.signal()
+            seen.append(time.monotonic())
+
+        thread = threading.Thread(target=signal_during_the_doze)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(wait_for_other)
+            thread.start()
+        thread.join()
+        assert guest.rig.driver.used_index() == 1
+        assert native.loop_fd >= 0
+        assert abs(seen[1] - seen[0]) < 0.5
+    other.close()
 
 
 class TestBackingFile:

@@ -493,7 +493,7 @@ class TestSpin:
 
     def test_a_doze_is_learned_like_a_spin(self, bench: Bench) -> None:
         kick = os.eventfd(0, os.EFD_NONBLOCK)
-        bench.device.watch(kick)
+        bench.device.watch(kick, -1)
         bench.device.native.doze_ns = 1
         bench.device.native.doze.score = 16
         self.serve(bench, 30)

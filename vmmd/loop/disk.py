@@ -94,6 +94,26 @@ def knows_nowait(fd: int) -> bool:
     return True
 
 
+def find_epoll() -> int | None:
+    """The epoll of the running loop; None if it cannot be told.
+
+    trio has no name for it, but it is the only one of the process.
+    """
+    try:
+        names = os.listdir("/proc/self/fd")
+    except OSError:
+        return None
+    found = [int(name) for name in names if _is_epoll(f"/proc/self/fd/{name}")]
+    return found[0] if len(found) == 1 else None
+
+
+def _is_epoll(path: str) -> bool:
+    try:
+        return os.readlink(path) == "anon_inode:[eventpoll]"
+    except OSError:  # the fd that listed the folder is closed by now
+        return False
+
+
 class Disk:
     """Serves one block device from one file; owns the file.
 
@@ -118,12 +138,14 @@ class Disk:
         Pulls before it waits: what a restore left in the ring needs no kick.
         """
         self._kick = kick
-        self.device.watch(kick.fd)
+        loop_fd = find_epoll()
+        if loop_fd is not None:
+            self.device.watch(kick.fd, loop_fd)
         try:
             async with trio.open_nursery() as workers:
                 await self._serve(transport, kick, workers)
         finally:
-            self.device.watch(-1)
+            self.device.unwatch()
 
     async def quiesce(self) -> None:
         """Take no new request, and wait until each that was taken is answered."""

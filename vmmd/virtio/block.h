@@ -110,7 +110,8 @@ struct block {
     uint64_t ops_used;
     uint64_t bytes_used;
 
-    int32_t kick_fd;  /* the queue's ioeventfd, to doze on; -1: none */
+    int32_t kick_fd;  /* the queue's ioeventfd, to doze on; -1: never */
+    int32_t loop_fd;  /* readable when the loop has other work: ends a doze */
     uint64_t spin_ns; /* how long one spin looks; 0: never */
     uint64_t doze_ns; /* how long one doze sleeps; 0: never */
     struct block_habit spin;

@@ -35,7 +35,8 @@ DRAIN_BYTES = 64 << 20
 DRAIN_NS = 1_000_000
 # Longer than most guests think between two requests, and what a wake costs.
 SPIN_NS = 30_000
-DOZE_NS = 100_000
+# Beyond the next tick of any kernel above 250 Hz; see doze() in block.c.
+DOZE_NS = 5_000_000
 
 
 class CacheType(enum.Enum):
@@ -154,7 +155,7 @@ class BlockDevice:
         self._native.max_ns = DRAIN_NS
         self._native.ops_allowed = self._native.bytes_allowed = UNLIMITED
         self._native.spin_ns, self._native.doze_ns = SPIN_NS, DOZE_NS
-        self._native.kick_fd = -1
+        self._native.kick_fd = self._native.loop_fd = -1
         lib.block_reset(self._native)
         self._attach(backing)
 
@@ -206,10 +207,16 @@ class BlockDevice:
         stop: int = lib.block_drain(self._native)
         return _STOPS[stop]
 
-    def watch(self, kick_fd: int) -> None:
-        """Lend the drain the queue's ioeventfd, to sleep on for a while; -1: no
-        more. Reading it must not block."""
-        self._native.kick_fd = kick_fd
+    def watch(self, kick_fd: int, loop_fd: int) -> None:
+        """Lend the drain the queue's ioeventfd, to sleep on for a while.
+
+        Reading it must not block. ``loop_fd`` ends the sleep when it is readable.
+        """
+        self._native.kick_fd, self._native.loop_fd = kick_fd, loop_fd
+
+    def unwatch(self) -> None:
+        """Sleep no more: the fds are about to be closed."""
+        self._native.kick_fd = self._native.loop_fd = -1
 
     def collect(self) -> None:
         """Answer what workers have finished, and take nothing new."""

@@ -79,6 +79,15 @@ def build_twin(source: str, *extra: str) -> Path:
     return program
 
 
+def build_library(source: str) -> Path:
+    """Compile a C file with gcc -O2 into a shared library; its path."""
+    folder = Path(tempfile.mkdtemp(prefix="vmmd-bench-"))
+    library = folder / f"{Path(source).stem}.so"
+    command = ["gcc", "-O2", "-std=gnu11", "-shared", "-fPIC"]
+    subprocess.run([*command, "-o", str(library), source], check=True)
+    return library
+
+
 def _met(bench: Bench, ratio: float) -> bool | None:
     if bench.goal is None:
         return None

@@ -106,6 +106,25 @@ def test_the_tools_of_dataclasses_work() -> None:
             pytest.fail("no match")
 
 
+@frozen.dataclass(frozen=True, slots=True)
+class Checked:
+    """One that looks at what it is given."""
+
+    a: int = 0
+
+    def __post_init__(self) -> None:
+        if self.a < 0:
+            raise ValueError(self.a)
+
+
+def test_what_a_class_checks_is_checked_in_every_way_to_make_one() -> None:
+    assert Checked(1) == replace(Checked(), a=1)
+    with pytest.raises(ValueError, match="-1"):
+        Checked(-1)
+    with pytest.raises(ValueError, match="-1"):
+        replace(Checked(), a=-1)
+
+
 def test_only_one_kind_is_made() -> None:
     decorator = frozen._dataclass  # noqa: SLF001 - what the name is at run time
     with pytest.raises(TypeError):

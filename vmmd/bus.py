@@ -8,11 +8,12 @@ other side of this file.) POSTED can be had with or without a store before it.
 
 from __future__ import annotations
 
+import dataclasses
 import enum
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from vmmd._native import ffi, lib
+from vmmd.frozen import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,7 +101,7 @@ class BusDevice(Protocol):
         """Take a write, synchronous or posted."""
 
 
-@dataclass(slots=True)
+@dataclasses.dataclass(slots=True)
 class Window:
     """``length`` addresses at ``base``, answered by ``device``."""
 

@@ -4,7 +4,8 @@ The standard decorator writes and compiles eight functions for each class, which
 takes 0.3 ms; there are over a hundred classes to define before the API can
 answer. Import ``dataclass`` from here for ``@dataclass(frozen=True, slots=True)``:
 the classes are dataclasses (``fields``, ``replace`` and matching work) that share
-one set of functions. Defaults must be values; nothing else is supported.
+one set of functions. Defaults must be values; ``__post_init__`` runs; nothing else
+is supported.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ def _make(cls: type[T]) -> type[T]:
     made = dataclasses.dataclass(slots=True, init=False, repr=False, eq=False)(cls)
     for function in (_init, _eq, _hash, _repr, _setattr, _delattr):
         setattr(made, f"_{function.__name__}__", function)
+    if hasattr(cls, "__post_init__"):
+        made.__init__ = _init_and_check  # type: ignore[method-assign]  # as above
     return made
 
 
@@ -39,6 +42,11 @@ def _init(self: object, *values: object, **named: object) -> None:
         _set(self, name, named.pop(name) if name in named else _default(self, name))
     if named:
         raise TypeError(f"{type(self).__name__} has no {', '.join(named)} to give")
+
+
+def _init_and_check(self: object, *values: object, **named: object) -> None:
+    _init(self, *values, **named)
+    self.__post_init__()  # type: ignore[attr-defined]  # it is why we are here
 
 
 def _default(self: object, name: str) -> object:

@@ -8,13 +8,13 @@ default one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vmmd.boot import layout
 from vmmd.bus import Bus, Space, Window
 from vmmd.chips import boottimer, i8042, power, serial
 from vmmd.cpu.exits import EndReason, VmEnd
+from vmmd.frozen import dataclass
 from vmmd.virtio.mmio import MmioState, MmioTransport
 
 if TYPE_CHECKING:

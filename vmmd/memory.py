@@ -9,11 +9,11 @@ host-writes bitmap, which a Diff snapshot adds to KVM's own dirty log.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vmmd._native import ffi, lib
 from vmmd.errors import GuestError
+from vmmd.frozen import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

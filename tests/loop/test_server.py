@@ -167,6 +167,15 @@ async def test_answers(served: Served) -> None:
         await expect(client, answer)
 
 
+async def test_the_first_answer_is_told_of_once_it_is_sent(served: Served) -> None:
+    client = await served.connect()
+    await trio.testing.wait_all_tasks_blocked()
+    assert not served.server.answered_once.is_set()
+    await client.send_all(get("/"))
+    await expect(client, INFO_REPLY)
+    assert served.server.answered_once.is_set()
+
+
 async def test_pipelined_requests_are_answered_in_order(served: Served) -> None:
     client = await served.connect()
     await client.send_all(get("/") + PUT_MACHINE + START)

@@ -8,7 +8,6 @@ itself to where it will run and unpacks there, and needs ``init_size`` bytes.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from vmmd.boot.image import (
@@ -22,6 +21,7 @@ from vmmd.boot.image import (
     too_large,
 )
 from vmmd.boot.layout import HIMEM_START, ZERO_PAGE
+from vmmd.frozen import dataclass
 
 if TYPE_CHECKING:
     from vmmd.boot.image import Regions, Source

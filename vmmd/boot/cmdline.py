@@ -7,11 +7,11 @@ linux-loader, which Firecracker answers with.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vmmd.boot.layout import CMDLINE_MAX_SIZE, MMIO_SLOT_SIZE
 from vmmd.errors import ConfigError
+from vmmd.frozen import dataclass
 from vmmd.rust import WHITE_SPACE
 
 if TYPE_CHECKING:

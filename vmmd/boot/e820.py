@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vmmd.boot.layout import (
@@ -12,6 +11,7 @@ from vmmd.boot.layout import (
     SYSTEM_MEM_SIZE,
     SYSTEM_MEM_START,
 )
+from vmmd.frozen import dataclass
 
 if TYPE_CHECKING:
     from vmmd.boot.image import Regions

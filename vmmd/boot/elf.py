@@ -8,7 +8,6 @@ three more are vmmd's own: the machine, bss inside memory, and nothing below
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vmmd.boot.image import (
@@ -22,6 +21,7 @@ from vmmd.boot.image import (
 )
 from vmmd.boot.layout import HIMEM_START, PVH_START_INFO, ZERO_PAGE
 from vmmd.boot.pvh import find_entry
+from vmmd.frozen import dataclass
 
 if TYPE_CHECKING:
     from vmmd.boot.image import BootError, Regions, Source

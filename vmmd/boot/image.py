@@ -6,10 +6,10 @@ Nothing here reads more of a kernel than its headers. The bulk is named by
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from vmmd.errors import ConfigError
+from vmmd.frozen import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -6,9 +6,8 @@ vmmd must agree on is named here and nowhere else.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from vmmd.errors import ConfigError
+from vmmd.frozen import dataclass
 
 PAGE_SIZE = 4096
 MIB = 1 << 20

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vmmd.boot import acpi, e820, mptable, params, pvh, tables
 from vmmd.boot.layout import CMDLINE, ZERO_PAGE
 from vmmd.boot.load import load_kernel, place_initrd
+from vmmd.frozen import dataclass
 
 if TYPE_CHECKING:
     from vmmd.boot.image import Entry, FileSegment, Image, Regions, Source

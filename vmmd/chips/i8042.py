@@ -7,10 +7,10 @@ keyboard sends them, translated to set 1 if the guest has that turned on.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vmmd.bus import Access, RegisterPage, Rule
+from vmmd.frozen import dataclass
 from vmmd.state.record import record
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ Two one-byte registers: SLEEP_CONTROL at offset 0, SLEEP_STATUS at 1 (ACPI 6.5,
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vmmd.boot.layout import S5_SLEEP_TYPE, SLEEP_ENABLE
 from vmmd.bus import RegisterPage
+from vmmd.frozen import dataclass
 from vmmd.state.record import record
 
 if TYPE_CHECKING:

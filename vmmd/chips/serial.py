@@ -17,10 +17,10 @@ level was 1; parity, stop bits, break and the divisor are kept and mean nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vmmd.bus import Access, RegisterPage, Rule
+from vmmd.frozen import dataclass
 from vmmd.state.record import record
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import enum
 import errno
 import struct
-from dataclasses import dataclass
+
+from vmmd.frozen import dataclass
 
 RUN_HEAD_BYTES = 0x20 + 256
 """How much of ``struct kvm_run`` :func:`decode_end` wants: up to its union's end."""

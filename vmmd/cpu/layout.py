@@ -34,10 +34,7 @@ def pack_values(layout: struct.Struct, values: Sequence[int], name: str) -> byte
 
 def unpack(layout: struct.Struct, cls: type[T], raw: bytes) -> T:
     """A record of ``cls`` from the struct's bytes. ValueError if the size is wrong."""
-    names = [field.name for field in dataclasses.fields(cls)]
-    return cls(
-        **dict(zip(names, unpack_values(layout, raw, cls.__name__), strict=True))
-    )
+    return cls(*unpack_values(layout, raw, cls.__name__))
 
 
 def unpack_values(layout: struct.Struct, raw: bytes, name: str) -> tuple[Any, ...]:

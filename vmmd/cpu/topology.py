@@ -5,7 +5,7 @@ APIC ids are the vCPUs' indices, as in the MADT and the MP table.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from vmmd.frozen import dataclass
 
 Registers = tuple[int, int, int, int]
 """EAX, EBX, ECX, EDX."""

@@ -19,6 +19,7 @@ import trio
 from vmmd.errors import ExitError
 from vmmd.loop import notify
 from vmmd.loop.from_file import start_from_file
+from vmmd.loop.preload import preload
 from vmmd.loop.server import Server
 from vmmd.loop.supervisor import Supervisor
 
@@ -100,6 +101,8 @@ class _Daemon:
             server = Server(self._listener, supervisor, options.logger, limit)
             nursery.start_soon(server.serve, nursery)
             await trio.lowlevel.checkpoint()  # its first line comes before ours
+            if options.config_text is None:
+                nursery.start_soon(preload, server)
         if options.config_text is not None:
             await start_from_file(supervisor, options.config_text)
         notify.ready("the API is served" if self._listener else "running")

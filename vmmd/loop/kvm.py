@@ -11,11 +11,11 @@ from __future__ import annotations
 import enum
 import os
 import struct
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vmmd._native import lib
 from vmmd.errors import HostError
+from vmmd.frozen import dataclass
 from vmmd.loop.ioctl import (
     OwnedFd,
     buffer_address,

@@ -78,6 +78,7 @@ class Server:
         self._connections = 0
         self._unanswered = 0
         self._all_answered = trio.lowlevel.ParkingLot()
+        self.answered_once = trio.Event()
 
     async def serve(self, nursery: trio.Nursery) -> None:
         """Accept clients for ever; each is served by a task of ``nursery``."""
@@ -146,6 +147,7 @@ class Server:
                     f"Total previous API call duration: {duration_us} us."
                 )
             await _send(client, reply)
+            self.answered_once.set()
         finally:
             self._unanswered -= 1
             if not self._unanswered:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 import struct
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import trio
@@ -24,6 +23,7 @@ from vmmd._native import ffi, lib
 from vmmd.bus import Space
 from vmmd.cpu.exits import RUN_HEAD_BYTES, ExitNote, ExitReason, VmEnd, decode_end
 from vmmd.errors import HostError
+from vmmd.frozen import dataclass
 from vmmd.loop.eventfd import EventFd
 from vmmd.loop.vcpu_rules import native_rules
 

@@ -6,8 +6,9 @@ version, an upgrade and a golden file, in one commit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar, dataclass_transform
+
+from vmmd.frozen import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +33,7 @@ def record(kind: str, version: int) -> Callable[[type[T]], type[T]]:
     """
 
     def apply(cls: type[T]) -> type[T]:
-        made = dataclass(frozen=True, slots=True, kw_only=True)(cls)
+        made = dataclass(frozen=True, slots=True)(cls)
         made.RECORD = RecordKind(kind, version)  # type: ignore[attr-defined]
         return made
 

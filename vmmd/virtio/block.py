@@ -9,10 +9,10 @@ reads off its counters. It owns no fd: ``Backing.fd`` is lent by
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vmmd._native import ffi, lib
+from vmmd.frozen import dataclass
 from vmmd.state.record import record
 from vmmd.virtio.device import RING_EVENT_IDX, VERSION_1
 

@@ -8,10 +8,10 @@ boot builds a default record and restores it.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from vmmd._native import ffi, lib
+from vmmd.frozen import dataclass
 
 if TYPE_CHECKING:
     from vmmd.bus import RegisterPage

@@ -10,12 +10,12 @@ time changes nothing and is counted; none raises.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from vmmd.bus import PAGE_SIZE, RegisterPage, Space, Window
 from vmmd.errors import GuestError, HostError, SnapshotError
+from vmmd.frozen import dataclass
 from vmmd.state.record import record
 from vmmd.virtio import registers as reg
 from vmmd.virtio.config_space import ConfigSpace

@@ -1,0 +1,54 @@
+"""What a start needs is there before it is asked for, and not before an answer."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+# Prints whether the start is loaded: before an answer, and after.
+LOADED = """
+import sys, trio, trio.testing
+from vmmd.loop import daemon, preload
+
+class Server:
+    pass
+
+async def main():
+    server = Server()
+    server.answered_once = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(preload.preload, server)
+        await trio.testing.wait_all_tasks_blocked()
+        print("vmmd.loop.start" in sys.modules)
+        if sys.argv[1] == "answer":
+            server.answered_once.set()
+            await trio.testing.wait_all_tasks_blocked()
+        else:
+            clock.jump(preload.IDLE_S)
+            await trio.testing.wait_all_tasks_blocked()
+        print("vmmd.loop.start" in sys.modules)
+
+clock = trio.testing.MockClock()
+trio.run(main, clock=clock)
+"""
+
+
+@pytest.mark.parametrize("after", ["answer", "idling"])
+def test_the_start_is_loaded_after_the_first_answer_or_when_nobody_asks(
+    after: str,
+) -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", LOADED, after],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+    assert found.stdout.split() == ["False", "True"]

@@ -145,6 +145,17 @@ def test_a_drive_gets_another_file(tmp_path: Path) -> None:
         assert vmm.api.ok("GET", "/vm/config") == shown
 
 
+def test_a_disk_that_is_no_multiple_of_a_sector_is_told(tmp_path: Path) -> None:
+    odd = tmp_path / "odd"
+    odd.write_bytes(bytes(1000))
+    with daemon(tmp_path) as vmm:
+        started(vmm, LOOP, odd)
+        assert (
+            "Disk size 1000 is not a multiple of sector size 512; the remainder will "
+            "not be visible to the guest." in vmm.stdout()
+        )
+
+
 def test_ctrl_alt_del_is_taken_until_the_keyboard_is_full(tmp_path: Path) -> None:
     with daemon(tmp_path) as vmm:
         started(vmm, LOOP)

@@ -27,7 +27,7 @@ from vmmd.loop.files import (
 )
 from vmmd.loop.kvm import Kvm
 from vmmd.machine import Machine
-from vmmd.virtio.block import Backing, BlockDevice, BlockState
+from vmmd.virtio.block import Backing, BlockDevice, BlockState, size_warning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -128,6 +128,8 @@ def _disk(drive: Drive, log: Callable[[str], None], undo: ExitStack) -> Disk:
     """A block device over a duplicate of the drive's file."""
     config, file = drive.config, backing_file(drive)
     undo.callback(file.close)
+    if (warning := size_warning(file.backing.size)) is not None:
+        log(warning)
     state = BlockState(
         drive_id=config.drive_id,
         path_on_host=file.path,
@@ -135,6 +137,7 @@ def _disk(drive: Drive, log: Callable[[str], None], undo: ExitStack) -> Disk:
         is_root_device=config.is_root_device,
         partuuid=config.partuuid,
         cache_type=config.cache_type.value,
+        io_engine="Sync" if config.io_engine is None else config.io_engine.value,
     )
     device = BlockDevice.restore(state, file.backing)
     return Disk(device, file, log)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import struct
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,7 +15,7 @@ T = TypeVar("T", bound="DataclassInstance")
 
 def field_values(item: DataclassInstance) -> tuple[Any, ...]:
     """The fields' values in their order, which is the struct's."""
-    return tuple(getattr(item, field.name) for field in dataclasses.fields(item))
+    return tuple(getattr(item, name) for name in item.__dataclass_fields__)
 
 
 def pack(layout: struct.Struct, item: DataclassInstance) -> bytes:

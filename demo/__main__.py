@@ -10,61 +10,55 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-from demo.scene import FILE, TEXT, play
+from demo.place import choose
+from demo.process import show
+from demo.scene import DISK, FILE, TEXT, play
+from demo.screen import Times
 from lab.cache import LabError
 from lab.images import images
-from vmmd.errors import HostError
-from vmmd.loop.probe import NATIVE_NS, level0_ns_per_instruction
 
 LAB_TIMEOUT_S = 240
 INSIDE = "--inside"
+_TOOLS = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 
 
 def main(arguments: list[str]) -> int:
     """Run the demo; ``--inside DIR`` is its part that needs KVM."""
     if arguments[:1] == [INSIDE]:
         return play(Path(arguments[1]))
-    began = time.monotonic()
-    native = _choose()
-    print("Making the guest images (kept in the cache for the next time) ...")
-    try:
-        made = images()
-    except LabError as error:
-        print(f"demo: {error}", file=sys.stderr)
-        return 2
-    with tempfile.TemporaryDirectory(prefix="vmmd-demo-") as name:
-        folder = Path(name)
-        shutil.copy(made.rootfs, folder / "root.ext4")
-        status = play(folder) if native else _in_the_lab(folder)
-        held = status == 0 and _check_disk(folder / "root.ext4")
-    print(f"\nThe whole demo took {time.monotonic() - began:.0f} s.")
-    print("Everything held." if held else "Something did not hold: see above.")
+    times = Times()
+    with times.measure("the whole demo"):
+        held = _demo(times)
+    show(f"\n{times.table()}")
+    show("Everything held." if held else "Something did not hold: see above.")
     return 0 if held else 1
 
 
-def _choose() -> bool:
-    """Whether this machine's own KVM can boot a kernel; says why."""
+def _demo(times: Times) -> bool:
+    with times.measure("  asking this machine's KVM"):
+        place = choose()
+    show(str(place))
+    show("Guest images: made the first time, then kept in the cache.")
     try:
-        cost_ns = level0_ns_per_instruction()
-    except HostError as error:
-        print(f"Where: in the lab, since this machine has no usable KVM ({error}).")
+        with times.measure("  guest images"):
+            made = images()
+    except LabError as error:
+        show(f"demo: {error}")
         return False
-    if cost_ns is not None and cost_ns <= NATIVE_NS:
-        print(f"Where: on this machine's KVM ({cost_ns:.1f} ns an instruction).")
-        return True
-    shown = "it does not answer" if cost_ns is None else f"{cost_ns:.0f} ns each"
-    print(
-        "Where: in the lab (an emulated KVM host), since this machine's KVM "
-        f"emulates kernel instructions ({shown}; a kernel would not come up)."
-    )
-    return False
+    with tempfile.TemporaryDirectory(prefix="vmmd-demo-") as name:
+        folder = Path(name)
+        shutil.copy(made.rootfs, folder / DISK)
+        with times.measure(
+            "  the guest" if place.native else "  the lab and the guest"
+        ):
+            status = play(folder) if place.native else _in_the_lab(folder)
+        return status == 0 and _check_disk(folder / DISK)
 
 
 def _in_the_lab(folder: Path) -> int:
-    print("Starting the lab: a Linux host in QEMU with KVM, about 4 s ...", flush=True)
+    show("The lab: starting a Linux host with KVM in QEMU, about 4 s ...")
     command = ["lab/run", "--images", "--share", str(folder)]
     command += ["--timeout", str(LAB_TIMEOUT_S), "--"]
     command += [sys.executable, "-u", "-m", "demo", INSIDE, str(folder)]
@@ -73,18 +67,20 @@ def _in_the_lab(folder: Path) -> int:
 
 def _check_disk(disk: Path) -> bool:
     """Whether the guest's file is in the image, and the file system clean."""
-    print(f"\n$ debugfs -R 'cat {FILE}' root.ext4      # on the host, after power-off")
-    command = ["debugfs", "-R", f"cat {FILE}", str(disk)]
-    found = _run(command).stdout.decode(errors="replace").strip()
-    print(found)
-    checked = _run(["e2fsck", "-fn", str(disk)])
-    print(f"$ e2fsck -fn root.ext4: exit status {checked.returncode}")
-    return found == TEXT and checked.returncode == 0
+    show("\nOn the host, after the power-off:")
+    status, found = _run("debugfs", "-R", f"cat {FILE}", disk.name, folder=disk.parent)
+    clean, _ = _run("e2fsck", "-fn", disk.name, folder=disk.parent)
+    return status == clean == 0 and found == TEXT
 
 
-def _run(command: list[str]) -> subprocess.CompletedProcess[bytes]:
-    path = {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"}
-    return subprocess.run(command, capture_output=True, env=path, check=False)
+def _run(*command: str, folder: Path) -> tuple[int, str]:
+    show(f"$ {subprocess.list2cmdline(command)}")
+    done = subprocess.run(
+        command, cwd=folder, env=_TOOLS, capture_output=True, check=False
+    )
+    text = done.stdout.decode(errors="replace").strip()
+    show("\n".join(f"  {line}" for line in text.splitlines()))
+    return done.returncode, text
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import json
 import os
 import shlex
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 DEADLINE_S = 120.0
 _POLL_S = 0.005
 _CALL_DEADLINE_S = 60
+_LAST_WORDS_S = 5.0
 
 
 class DemoError(Exception):
@@ -59,9 +61,16 @@ class Monitor:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if error is not None:
+            self._last_words()
         self._process.kill()
         self._process.wait()
         self._reader.join()
+
+    def _last_words(self) -> None:
+        """Of a monitor that is about to end by itself: why."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_LAST_WORDS_S)
 
     def wait_for_socket(self) -> None:
         """Wait until the API can be connected to; DemoError if it never can."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # Modules of this folder that have BENCHES, a tuple of Bench.
-MODULES: tuple[str, ...] = ("drain", "exits")
+MODULES: tuple[str, ...] = ("drain", "exits", "process")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,6 +44,8 @@ def _chosen(names: Sequence[str]) -> list[Bench]:
 
 def _row(result: Result) -> str:
     goal = "" if result.goal is None else f"{result.goal:5.2f}"
+    if result.limit is not None:
+        goal += f" <={result.limit:g} {result.unit}"
     mark = {True: " met", False: " MISSED", None: ""}[result.met]
     return (
         f"{result.name:28} {result.ours:10.2f} {result.twin:10.2f} {result.unit:8} "

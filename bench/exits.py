@@ -71,4 +71,6 @@ def _library() -> ctypes.CDLL:
 BENCHES = (
     Bench("exit_stored", "us", functools.partial(_threads, Access.STORED), _twin, 1.1),
     Bench("exit_posted", "us", functools.partial(_threads, Access.POSTED), _twin, 1.1),
+    # The loop answers each: two wakes more, and Python between them.
+    Bench("exit_sync", "us", functools.partial(_threads, Access.SYNC), _twin),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import tempfile
 from dataclasses import asdict, dataclass
+from math import isnan, nan
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -21,14 +22,16 @@ class Bench:
 
     ``goal`` is the ratio ours / twin that must be reached: at most it where
     lower is better, at least it where higher is. None: reported only.
+    ``limit`` is the most that ours may be, for what has no twin or needs none.
     """
 
     name: str
     unit: str
     ours: Callable[[], float]
-    twin: Callable[[], float]
+    twin: Callable[[], float] = lambda: nan
     goal: float | None = None
     higher_is_better: bool = False
+    limit: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +46,15 @@ class Result:
     spread: float
     pairs: int
     goal: float | None
+    limit: float | None
     met: bool | None
 
     def as_dict(self) -> dict[str, object]:
-        """The result as JSON can hold it."""
-        return asdict(self)
+        """The result as JSON can hold it: what there is no twin for is null."""
+        return {
+            key: None if isinstance(value, float) and isnan(value) else value
+            for key, value in asdict(self).items()
+        }
 
 
 def measure(bench: Bench, pairs: int) -> Result:
@@ -65,7 +72,8 @@ def measure(bench: Bench, pairs: int) -> Result:
         spread=(ratios[-1] - ratios[0]) / 2,
         pairs=pairs,
         goal=bench.goal,
-        met=_met(bench, ratio),
+        limit=bench.limit,
+        met=_met(bench, median(ours for ours, _ in rows), ratio),
     )
 
 
@@ -88,7 +96,9 @@ def build_library(source: str) -> Path:
     return library
 
 
-def _met(bench: Bench, ratio: float) -> bool | None:
+def _met(bench: Bench, ours: float, ratio: float) -> bool | None:
+    if bench.limit is not None and ours > bench.limit:
+        return False
     if bench.goal is None:
-        return None
+        return None if bench.limit is None else True
     return ratio >= bench.goal if bench.higher_is_better else ratio <= bench.goal

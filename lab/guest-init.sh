@@ -59,6 +59,12 @@ verb() {
     devices) ls /sys/bus/virtio/devices /sys/bus/platform/devices ;;
     interrupts) cat /proc/interrupts ;;
     dmesg) dmesg ;;
+    initcalls) # with initcall_debug: those over 5 ms, in microseconds
+        dmesg | sed -n 's/.*initcall \([^+]*\)+.* after \([0-9]*\) usecs.*/\2 \1/p' |
+            sort -rn | while read -r took name; do
+            [ "$took" -lt 5000 ] || echo "VMMD-GUEST-INITCALL $name $took"
+        done
+        ;;
     echo)
         echo VMMD-GUEST-ECHO
         while read -r line && [ "$line" != quit ]; do

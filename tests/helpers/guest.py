@@ -36,7 +36,7 @@ def qemu_microvm(
         *("-device", "virtio-blk-device,drive=root"),
     ]
     return [
-        *("qemu-system-x86_64", "-M", "microvm,accel=kvm", "-cpu", "host"),
+        *("qemu-system-x86_64", "-M", "microvm,accel=kvm,rtc=on", "-cpu", "host"),
         *("-smp", str(cpus), "-m", "256", "-nodefaults", "-no-user-config"),
         *("-display", "none", "-serial", "stdio", "-no-reboot"),
         *("-kernel", str(guest.bzimage), "-initrd", str(guest.initrd)),

@@ -26,8 +26,13 @@ has() { # has WORD: whether it stands on the command line
     return 1
 }
 
-off() { # the firmware's ways out, in order; the kernel takes the first that works
+clean() { # all that is written reaches the disk, whose journal is then empty
     sync
+    mount -o remount,ro / 2>/dev/null
+}
+
+off() {
+    clean
     poweroff -f
     sleep 30
 }
@@ -90,15 +95,14 @@ verb() {
         ;;
     shell) setsid cttyhack sh ;;
     cad) # Ctrl-Alt-Del comes to init as SIGINT, if the kernel is told so
-        trap 'echo VMMD-GUEST-CAD; sync; reboot -f' INT
+        trap 'echo VMMD-GUEST-CAD; clean; reboot -f' INT
         echo 0 >/proc/sys/kernel/ctrl-alt-del
         echo VMMD-GUEST-WAITS
         while :; do usleep 100000; done
         ;;
-    remount-ro) mount -o remount,ro / ;;
     poweroff) off ;;
     reboot)
-        sync
+        clean
         reboot -f
         sleep 30
         ;;

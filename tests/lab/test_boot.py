@@ -30,7 +30,7 @@ dmesg | grep -E 'ACPI (Error|BIOS|Warning)|firmware bug|MP-BIOS|smpboot: .*timed
     sed 's/^/COMPLAINT /'
 """
 INITCALL_MARGIN_US = 100_000
-INITCALL_ROUNDS = 3
+INITCALL_ROUNDS = 5
 
 
 def number(output: str, name: str) -> int:

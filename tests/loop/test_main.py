@@ -68,7 +68,20 @@ def test_the_socket_listens_before_trio_is_imported(
         client.connect(str(tmp_path / "api"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGHUP, 156), (signal.SIGXCPU, 154)]
+)
+def test_a_signal_with_a_code_of_its_own_has_it_before_the_loop(
+    waiting: subprocess.Popen[str], number: signal.Signals, code: int
+) -> None:
+    waiting.send_signal(number)
+    output, _ = waiting.communicate(timeout=10)
+    assert waiting.returncode == code
+    line = f"Shutting down VM after intercepting signal {int(number)}, code 0."
+    assert output.splitlines()[-1].endswith(line)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_before_the_loop_ends_the_process_by_that_signal(
     waiting: subprocess.Popen[str], number: signal.Signals
 ) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from vmmd.boot.layout import CMDLINE_MAX_SIZE, MMIO_SLOT_SIZE
 from vmmd.errors import ConfigError
 from vmmd.frozen import dataclass
-from vmmd.rust import WHITE_SPACE
+from vmmd.rust import WHITE_SPACE, debug_str
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -116,7 +116,9 @@ def build(boot_args: str | None, devices: Iterable[CmdlineDevice]) -> Cmdline:
             line = _insert_device(line, device.slot)
         line.encode()
     except CmdlineError as error:
-        raise ConfigError(f"Invalid kernel command line: {error}") from error
+        fault = ConfigError(f"Invalid kernel command line: {error}")
+        fault.debug = f"KernelCmdline({debug_str(str(error))})"
+        raise fault from error
     return line
 
 
@@ -140,7 +142,9 @@ def _insert_device(line: Cmdline, slot: MmioSlot) -> Cmdline:
         return line.insert(f"virtio_mmio.device={size_kib}K@{slot.base:#x}:{slot.gsi}")
     except CmdlineError as error:
         # "resourc": as Firecracker spells it.
-        raise ConfigError(
+        fault = ConfigError(
             "Could not attach device: MMIO transport error: "
             f"Failed to allocate requested resourc: {error}"
-        ) from error
+        )
+        fault.debug = "AttachDevice(MmioTransport(Cmdline(TooLarge)))"
+        raise fault from error

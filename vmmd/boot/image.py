@@ -112,6 +112,13 @@ def kernel_error(detail: str, hint: str) -> BootError:
     return error
 
 
+def unreadable_kernel(reason: str) -> BootError:
+    """A kernel that turned out unreadable while it was loaded."""
+    return kernel_error(
+        f"{_ELF}Unable to read kernel image", f"cannot be read: {reason}"
+    )
+
+
 def too_large(needed: int, regions: Regions) -> BootError:
     """A kernel that needs memory up to ``needed``, which is not there."""
     need = (

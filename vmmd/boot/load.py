@@ -14,6 +14,7 @@ from vmmd.boot.image import (
     read,
 )
 from vmmd.boot.layout import HIMEM_START, MIB, PAGE_SIZE
+from vmmd.rust import io_error, io_error_debug
 
 if TYPE_CHECKING:
     from vmmd.boot.image import Regions, Source
@@ -54,19 +55,34 @@ def place_initrd(size: int, image: Image, regions: Regions) -> FileSegment:
     """
     low_end = regions[0][0] + regions[0][1]
     if size > low_end:
-        raise _initrd_error("Failed to compute the initrd address.", size, low_end)
+        error = _initrd_error("Failed to compute the initrd address.", size, low_end)
+        error.debug = "Initrd(Address)"
+        raise error
     if not size:
-        raise BootError(
+        error = BootError(
             "Error with initrd initialization: "
             "Cannot load initrd due to an invalid memory configuration..",
             "the initrd is empty: give a cpio archive, or no initrd_path",
         )
+        error.debug = "Initrd(Load)"
+        raise error
     gpa = (min(low_end, image.initrd_max + 1) - size) // PAGE_SIZE * PAGE_SIZE
     if gpa < HIMEM_START or overlap(gpa, size, image.claims):
         end = max(start + length for start, length in image.claims)
         what = f"the initrd of {size} bytes does not fit above the kernel"
         raise _initrd_error(what, size, end)
     return FileSegment(0, gpa, size)
+
+
+def unreadable_initrd(fault: OSError) -> BootError:
+    """An initrd that is there and cannot be read: a directory, a pipe."""
+    error = BootError(
+        "Error with initrd initialization: Cannot load initrd due to an invalid "
+        f"image: {io_error(fault)}.",
+        f"the initrd cannot be read ({fault.strerror}): give a cpio archive",
+    )
+    error.debug = f"Initrd(Read(IOError({io_error_debug(fault)})))"
+    return error
 
 
 def _no_kernel(head: bytes) -> BootError:

@@ -20,6 +20,7 @@ from vmmd.loop.logger import (
     LoggerUpdateError,
     parse_level,
 )
+from vmmd.loop.signals import watch
 from vmmd.rust import debug_str, io_error, io_error_debug
 
 TYPE_CHECKING = False  # the typing module costs a third of the start-up
@@ -133,6 +134,7 @@ def _start(
     logger.instance_id = instance_id
     _configure_logger(values, logger)
     log.info(f"Running Firecracker v{FIRECRACKER_VERSION}")
+    watch(logger)
     _check_writable_metrics(values.get("metrics-path"))
     _check_readable_filter(values.get("seccomp-filter"))
     config = _file_text(values.get("config-file"), "the configuration")

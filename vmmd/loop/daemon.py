@@ -21,6 +21,7 @@ from vmmd.loop import notify
 from vmmd.loop.from_file import start_from_file
 from vmmd.loop.preload import preload
 from vmmd.loop.server import Server
+from vmmd.loop.signals import EXIT_CODES, SIGPIPE, log_signal
 from vmmd.loop.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -31,18 +32,15 @@ if TYPE_CHECKING:
 SWITCH_INTERVAL_S = 100e-6
 FD_TABLE_SIZE = 1024
 ANSWER_DEADLINE_S = 1.0
-EXIT_CODES = {signal.SIGXFSZ: 151, signal.SIGXCPU: 154, signal.SIGHUP: 156}
-"""Signals that end the process with a code of their own."""
-
 _DEADLY = (signal.SIGTERM, signal.SIGINT)
-_WATCHED = (*_DEADLY, *EXIT_CODES, signal.SIGPIPE)
+_WATCHED = (*_DEADLY, *EXIT_CODES, SIGPIPE)
 
 
 def run(options: Options, listener: socket.socket | None) -> int:
     """Run one microVM to its end; the exit code.
 
-    A signal that means death ends the process by that signal and does not
-    return. ExitError if the machine of a config file cannot be started.
+    A signal that means death ends the process, by that signal or with the code
+    that clients know for it, and does not return. ExitError if the machine of a config file cannot be started.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     _grow_fd_table()
@@ -64,7 +62,9 @@ def _grow_fd_table() -> None:
     os.close(highest)
 
 
-def _die(number: signal.Signals) -> None:
+def _die(number: int) -> None:
+    if (code := EXIT_CODES.get(number)) is not None:
+        os._exit(code)
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
 
@@ -72,7 +72,7 @@ def _die(number: signal.Signals) -> None:
 class _Daemon:
     def __init__(self, options: Options, listener: socket.socket | None) -> None:
         self.exit_code = 0
-        self.died_of: signal.Signals | None = None
+        self.died_of: int | None = None
         self.failure: ExitError | None = None
         self._options = options
         self._listener = listener
@@ -99,12 +99,12 @@ class _Daemon:
         if self._listener is not None:
             limit = options.max_payload_size
             server = Server(self._listener, supervisor, options.logger, limit)
-            nursery.start_soon(server.serve, nursery)
-            await trio.lowlevel.checkpoint()  # its first line comes before ours
+            await nursery.start(server.serve, nursery)
             if options.config_text is None:
                 nursery.start_soon(preload, server)
         if options.config_text is not None:
             await start_from_file(supervisor, options.config_text)
+            supervisor.configured()
         notify.ready("the API is served" if self._listener else "running")
 
     async def _watch_signals(
@@ -112,18 +112,11 @@ class _Daemon:
         scope: trio.CancelScope,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        log = self._options.logger.channel("main", "vmm::signal_handler")
         with trio.open_signal_receiver(*_WATCHED) as numbers:
             task_status.started()
             async for number in numbers:
-                if number == signal.SIGPIPE:
-                    log.error(f"Received signal {number}, code 0.")
-                    continue
-                if (code := EXIT_CODES.get(signal.Signals(number))) is None:
-                    self.died_of = signal.Signals(number)
-                else:
-                    log.error(
-                        f"Shutting down VM after intercepting signal {number}, code 0."
-                    )
-                    self.exit_code = code
-                scope.cancel()
+                if number not in _DEADLY:
+                    log_signal(self._options.logger, number)
+                if number != SIGPIPE:
+                    self.died_of = number
+                    scope.cancel()

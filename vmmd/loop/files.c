@@ -2,6 +2,7 @@
 #include "vmmd/loop/files.h"
 
 #include <errno.h>
+#include <linux/mman.h>
 #include <stddef.h>
 #include <sys/mman.h>
 
@@ -21,6 +22,13 @@ void *files_map(uint64_t size, uint64_t alignment)
     if (alignment - before)
         munmap(raw + before + size, alignment - before);
     return raw + before;
+}
+
+void *files_map_huge(uint64_t size)
+{
+    const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_HUGE_2MB;
+    void *raw = mmap(NULL, size, PROT_READ | PROT_WRITE, flags, -1, 0);
+    return raw == MAP_FAILED ? NULL : raw;
 }
 
 int files_unmap(void *address, uint64_t size)

@@ -8,6 +8,10 @@
  * kernel has none; nothing beside it stays mapped. */
 void *files_map(uint64_t size, uint64_t alignment);
 
+/* The same of huge pages of 2 MiB, which are reserved at once: NULL with ENOMEM
+ * where the host has too few. `size` is a multiple of theirs. */
+void *files_map_huge(uint64_t size);
+
 /* Unmaps what files_map gave. 0, or -1 with errno set. */
 int files_unmap(void *address, uint64_t size);
 // <cffi

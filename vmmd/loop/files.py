@@ -34,26 +34,45 @@ ALIGNMENT = 2 << 20
 their lower 21 bits, the kernel can map a huge page on both sides at once."""
 
 
-def map_guest_memory(regions: Iterable[tuple[int, int]]) -> GuestMemory:
-    """Anonymous, unreserved memory for ``(gpa, size)`` regions.
+def map_guest_memory(
+    regions: Iterable[tuple[int, int]], *, huge_pages: bool = False
+) -> GuestMemory:
+    """Anonymous memory for ``(gpa, size)`` regions, zero.
 
     Pages are given by the kernel as the guest touches them, so a guest larger
-    than what is free now can start. HostError names errno and what to do.
+    than what is free now can start; huge pages (2 MiB) are reserved at once.
+    HostError names errno, which its cause has, and what to do.
     Give it back by :func:`unmap_guest_memory`.
     """
     mapped: list[Region] = []
     for gpa, size in regions:
-        address = ffi.NULL if size >> 63 else lib.files_map(size, ALIGNMENT)
+        address = ffi.NULL if size >> 63 else _map(size, huge_pages=huge_pages)
         if address == ffi.NULL:
-            text = os.strerror(ffi.errno or errno.ENOMEM)
+            number = errno.ENOMEM if size >> 63 else ffi.errno
             _unmap(mapped)
-            raise HostError(
-                f"guest memory of {size >> 20} MiB cannot be mapped ({text}): "
-                "give the machine less memory (mem_size_mib) or raise the "
-                "limits (ulimit -v, vm.overcommit_memory)"
-            )
+            raise _no_memory(size, number, huge_pages=huge_pages)
         mapped.append(Region(gpa, memoryview(ffi.buffer(address, size))))
     return GuestMemory(mapped)
+
+
+def _map(size: int, *, huge_pages: bool) -> ffi.CData:
+    if huge_pages:
+        return lib.files_map_huge(size)
+    return lib.files_map(size, ALIGNMENT)
+
+
+def _no_memory(size: int, number: int, *, huge_pages: bool) -> HostError:
+    cause = OSError(number, os.strerror(number))
+    way_out = (
+        "reserve huge pages (sysctl vm.nr_hugepages), or leave huge_pages out"
+        if huge_pages
+        else "give the machine less memory (mem_size_mib) or raise the limits "
+        "(ulimit -v, vm.overcommit_memory)"
+    )
+    what = f"guest memory of {size >> 20} MiB"
+    error = HostError(f"{what} cannot be mapped ({cause.strerror}): {way_out}")
+    error.__cause__ = cause
+    return error
 
 
 def unmap_guest_memory(memory: GuestMemory) -> None:
@@ -86,6 +105,17 @@ class HostFile:
         fd = os.open(path, access | os.O_CLOEXEC | os.O_NONBLOCK)
         os.set_blocking(fd, True)
         return cls(path, fd)
+
+    @classmethod
+    def open_disk(cls, path: str, writable: bool = False) -> HostFile:
+        """The same for what a drive stands on: OSError if it has no size."""
+        file = cls.open(path, writable)
+        try:
+            _ = file.size
+        except OSError:
+            file.close()
+            raise
+        return file
 
     @property
     def size(self) -> int:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vmmd import actions as a
 from vmmd.errors import ConfigError, ExitError
 from vmmd.http.config_file import parse_config, parse_template, steps
 from vmmd.lifecycle import not_built
-from vmmd.loop.files import HostFile
 from vmmd.loop.logger import LoggerUpdateError
 from vmmd.resources.fault import ResourceFault, RustError
 from vmmd.rust import debug_str, io_error, io_error_debug
@@ -66,11 +66,7 @@ def _take(supervisor: Supervisor, action: a.Action) -> None:
 def _read_template(path: str) -> None:
     """The CPU template that a config file names by its path."""
     try:
-        file = HostFile.open(path)
-        try:
-            text = file.pread(file.size, 0)
-        finally:
-            file.close()
+        text = Path(path).read_bytes()
     except OSError as error:
         fault = RustError(io_error(error), io_error_debug(error))
         raise ResourceFault("file", fault) from error

@@ -51,6 +51,10 @@ _STATUS_TEXTS = {
 }
 
 
+class _Gone(Exception):
+    """The client has gone away. An OSError of an action is none of these."""
+
+
 class Performer(Protocol):
     """What carries out the actions that requests ask for."""
 
@@ -80,9 +84,14 @@ class Server:
         self._all_answered = trio.lowlevel.ParkingLot()
         self.answered_once = trio.Event()
 
-    async def serve(self, nursery: trio.Nursery) -> None:
+    async def serve(
+        self,
+        nursery: trio.Nursery,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
         """Accept clients for ever; each is served by a task of ``nursery``."""
         self._server_log.info("API server started.")
+        task_status.started()
         with self._listener:
             while True:
                 client = await self._accept()
@@ -117,7 +126,7 @@ class Server:
 
     async def _serve_client(self, client: socket.socket) -> None:
         try:
-            with client, suppress(OSError):  # gone; its actions are done all the same
+            with client, suppress(_Gone):  # its actions are done all the same
                 await self._converse(client, Connection(self._max_payload_size))
         finally:
             self._connections -= 1
@@ -228,7 +237,7 @@ def timed_as(action: Action) -> str | None:
 
 
 async def _turn_away(client: socket.socket) -> None:
-    with client, suppress(OSError):  # it may be gone before it is told
+    with client, suppress(_Gone):  # it may be before it is told
         await _send(client, TOO_MANY_CONNECTIONS)
 
 
@@ -251,6 +260,8 @@ async def _receive(client: socket.socket) -> bytes:
             await trio.lowlevel.wait_readable(client)
             waited = True
             continue
+        except OSError as error:
+            raise _Gone from error
         if not waited:
             await trio.lowlevel.checkpoint()
         return data
@@ -263,6 +274,8 @@ async def _send(client: socket.socket, data: bytes) -> None:
             data = data[client.send(data) :]
         except BlockingIOError:
             await trio.lowlevel.wait_writable(client)
+        except OSError as error:
+            raise _Gone from error
 
 
 def _elapsed_us(started_ns: int) -> int:

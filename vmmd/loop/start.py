@@ -6,16 +6,22 @@ nothing behind. The texts are those that follow ``Start microvm error: ``.
 
 from __future__ import annotations
 
+import errno
+import os
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 from vmmd.boot import cmdline, layout
+from vmmd.boot.image import BootError, unreadable_kernel
+from vmmd.boot.load import load_kernel, unreadable_initrd
 from vmmd.boot.plan import Board as BoardPlan
 from vmmd.boot.plan import plan
+from vmmd.config import CpuTemplateName, HugePages
 from vmmd.cpu.boot_state import boot_vcpu
 from vmmd.cpu.cpuid import unpack_cpuid
+from vmmd.cpu.static_template import check_template
 from vmmd.cpu.topology import Topology
-from vmmd.errors import ConfigError
+from vmmd.errors import ConfigError, HostError, VmmdError
 from vmmd.loop.board import Board
 from vmmd.loop.console import Console
 from vmmd.loop.disk import BackingFile, Disk, device_id, knows_nowait
@@ -27,6 +33,7 @@ from vmmd.loop.files import (
 )
 from vmmd.loop.kvm import Kvm
 from vmmd.machine import Machine
+from vmmd.rust import io_error, io_error_debug
 from vmmd.virtio.block import Backing, BlockDevice, BlockState, size_warning
 
 if TYPE_CHECKING:
@@ -34,12 +41,16 @@ if TYPE_CHECKING:
 
     from vmmd.boot.image import Entry
     from vmmd.boot.layout import MmioSlot
+    from vmmd.boot.plan import BootPlan
     from vmmd.config import DriveConfig, MachineConfig
     from vmmd.cpu.state import VcpuState
     from vmmd.memory import GuestMemory
     from vmmd.resources.boot import BootSource
     from vmmd.resources.drives import Drive
     from vmmd.resources.store import VmResources
+
+KVM_MEM_MAX_PAGES = (1 << 31) - 1
+"""Of one memory slot (``KVM_MEM_MAX_NR_PAGES``)."""
 
 NO_KERNEL = "Cannot start microvm without kernel configuration."
 
@@ -60,7 +71,7 @@ def build(
     if resources.boot is None:
         raise ConfigError(NO_KERNEL)
     config = resources.machine
-    memory = map_guest_memory(layout.memory_regions(config.mem_size_mib))
+    memory = guest_memory(config, resources.boot)
     with ExitStack() as undo:
         undo.callback(unmap_guest_memory, memory)
         disks = {
@@ -69,8 +80,7 @@ def build(
         devices = [(name, disk.device) for name, disk in disks.items()]
         machine = Machine(memory, devices, boot_timer=boot_timer)
         slots = tuple(attached.slot for attached in machine.attached)
-        line = _command_line(resources, slots)
-        entry = _load(resources.boot, config, slots, line, memory)
+        entry = _load(resources, slots, memory)
         with closing(Kvm.open()) as kvm:
             states = _vcpus(kvm, config, entry)
             track = config.track_dirty_pages
@@ -97,24 +107,113 @@ def _root(config: DriveConfig) -> cmdline.RootDrive | None:
 
 
 def _load(
-    boot: BootSource,
-    config: MachineConfig,
-    slots: tuple[MmioSlot, ...],
-    line: bytes,
-    memory: GuestMemory,
+    resources: VmResources, slots: tuple[MmioSlot, ...], memory: GuestMemory
 ) -> Entry:
     """Plan the boot and put all of it into guest memory; where it starts."""
-    kernel, initrd = _host_file(boot.kernel), boot.initrd
-    regions = layout.memory_regions(config.mem_size_mib)
-    board = BoardPlan(config.vcpu_count, regions, slots)
-    size = None if initrd is None else _host_file(initrd).size
-    planned = plan(board, kernel, size, line)
-    load_segments(memory, kernel, planned.segments)
-    if initrd is not None and planned.initrd is not None:
-        load_segments(memory, _host_file(initrd), (planned.initrd,))
+    boot = _boot(resources)
+    planned = _plan(resources, boot, slots)
+    try:
+        load_segments(memory, _host_file(boot.kernel), planned.segments)
+    except OSError as error:
+        raise unreadable_kernel(str(error.strerror)) from error
+    if boot.initrd is not None and planned.initrd is not None:
+        initrd = _host_file(boot.initrd)
+        try:
+            load_segments(memory, initrd, (planned.initrd,))
+        except OSError as error:
+            raise unreadable_initrd(error) from error
     for gpa, data in planned.writes:
         memory.write(gpa, data)
     return planned.entry
+
+
+def _boot(resources: VmResources) -> BootSource:
+    if resources.boot is None:
+        raise ConfigError(NO_KERNEL)
+    return resources.boot
+
+
+def _plan(
+    resources: VmResources, boot: BootSource, slots: tuple[MmioSlot, ...]
+) -> BootPlan:
+    """The boot's plan. Kernel's faults come first, then initrd's, then the line's."""
+    config, kernel = resources.machine, _host_file(boot.kernel)
+    regions = layout.memory_regions(config.mem_size_mib)
+    board = BoardPlan(config.vcpu_count, regions, slots)
+    try:
+        size = None if boot.initrd is None else _readable_size(boot.initrd)
+    except OSError as error:
+        load_kernel(kernel, regions)
+        raise unreadable_initrd(error) from error
+    try:
+        line = _command_line(resources, slots)
+    except ConfigError:
+        plan(board, kernel, size, b"\0")
+        raise
+    return plan(board, kernel, size, line)
+
+
+def _readable_size(file: object) -> int:
+    """Bytes in a file; OSError if it is one that cannot be read or has no size."""
+    host_file = _host_file(file)
+    host_file.pread(1, 0)
+    return host_file.size
+
+
+def guest_memory(config: MachineConfig, boot: BootSource) -> GuestMemory:
+    """Memory for the guest, once the CPU template is looked at.
+
+    ConfigError as Firecracker words it, with our own hint.
+    """
+    regions = layout.memory_regions(config.mem_size_mib)
+    try:
+        huge = config.huge_pages is not HugePages.NONE
+        memory = map_guest_memory(regions, huge_pages=huge)
+    except HostError as error:
+        raise _no_memory(error, config, boot) from error
+    try:
+        _check_template(config)
+        if any(size >> 12 > KVM_MEM_MAX_PAGES for _, size in regions):
+            raise _too_large_for_kvm()
+    except VmmdError:
+        unmap_guest_memory(memory)
+        raise
+    return memory
+
+
+def _no_memory(error: HostError, config: MachineConfig, boot: BootSource) -> BootError:
+    """The fault of a mapping that failed, as it shows itself in Firecracker.
+
+    There it maps huge pages that the host does not have, and the kernel then
+    cannot be read into them.
+    """
+    _check_template(config)
+    cause = error.__cause__
+    if config.huge_pages is not HugePages.NONE:
+        regions = layout.memory_regions(config.mem_size_mib)
+        load_kernel(_host_file(boot.kernel), regions)
+        return unreadable_kernel(str(error))
+    fault = cause if isinstance(cause, OSError) else OSError(errno.ENOMEM, "")
+    made = BootError(
+        "Invalid Memory Configuration: Cannot create mmap region: " + io_error(fault),
+        str(error),
+    )
+    made.debug = f"GuestMemory(MmapRegionError(Mmap({io_error_debug(fault)})))"
+    return made
+
+
+def _too_large_for_kvm() -> ConfigError:
+    fault = OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    text = f"Cannot set the memory regions: {io_error(fault)}"
+    made = ConfigError(f"Error with the KvmVm object: {text}")
+    made.debug = f"KvmVm(SetUserMemoryRegion(Error({errno.EINVAL})))"
+    return made
+
+
+def _check_template(config: MachineConfig) -> None:
+    if isinstance(config.cpu_template, CpuTemplateName):
+        with closing(Kvm.open()) as kvm:
+            check_template(config.cpu_template, unpack_cpuid(kvm.supported_cpuid()))
 
 
 def _vcpus(kvm: Kvm, config: MachineConfig, entry: Entry) -> Sequence[VcpuState]:

@@ -19,6 +19,7 @@ from vmmd import actions as a
 from vmmd.boot.image import BootError
 from vmmd.chips.boottimer import boot_time_text
 from vmmd.config import InstanceInfo, VmStateChange
+from vmmd.cpu.exits import EndReason
 from vmmd.errors import ConfigError, HostError
 from vmmd.http import render
 from vmmd.lifecycle import Phase, refusal
@@ -35,7 +36,12 @@ if TYPE_CHECKING:
     from vmmd.loop.options import Options
 
 DEATH_REPORT_DEADLINE_S = 1.0
-NO_ROOM = "Internal VMM error: Failed to send Ctrl-Alt-Del: the keyboard is full."
+NO_ROOM = "Internal VMM error: I8042 error: i8042 internal buffer full."
+_END_TEXTS = {
+    EndReason.TRIPLE_FAULT: "Unexpected exit reason on vcpu run: Shutdown",
+    EndReason.INTERNAL_ERROR: "Received KVM_EXIT_INTERNAL_ERROR signal",
+    EndReason.FAIL_ENTRY: "Received KVM_EXIT_FAIL_ENTRY signal",
+}
 
 
 class Supervisor:
@@ -53,15 +59,22 @@ class Supervisor:
         self.resources = VmResources()
         self.board: Board | None = None
         self.log = options.logger.channel("main", "vmmd::supervisor")
+        self._vmm_log = options.logger.channel("main", "vmm")
         self._started = trio.Event()
+        self._configured = trio.Event()
+        if options.config_text is None:
+            self._configured.set()
         self._stopping = trio.Lock()
 
     async def perform(self, action: a.Action) -> a.Answer:
         """Carry out one action. ConfigError has the whole fault_message.
 
         Of changing actions the caller sends one at a time; a GET may come while
-        one runs, and sees the state before it.
+        one runs, and sees the state before it. While a config file is carried
+        out, all wait.
         """
+        if not self._configured.is_set():
+            await self._configured.wait()
         if (text := refusal(self.phase, action)) is not None:
             raise ConfigError(text)
         match action:
@@ -103,9 +116,15 @@ class Supervisor:
         Raises ResourceFault, and nothing has changed.
         """
         before = self.resources
-        self.resources = apply(before, action, HostFile.open)
+        drive = isinstance(action, a.PutDrive)
+        opener = HostFile.open_disk if drive else HostFile.open
+        self.resources = apply(before, action, opener)
         for file in dropped(before, self.resources):
             file.close()
+
+    def configured(self) -> None:
+        """The config file is done with: requests are carried out from now on."""
+        self._configured.set()
 
     async def start(self) -> None:
         """Build the machine and let it run. ConfigError says why it cannot."""
@@ -122,8 +141,7 @@ class Supervisor:
         self.board = board
         board.on_boot_time = self._boot_timer()
         await board.serve(self.nursery)
-        board.run()
-        self.phase = Phase.RUNNING
+        self._let_go(board)
         self._started.set()
 
     def _boot_timer(self) -> Callable[[], None]:
@@ -150,12 +168,17 @@ class Supervisor:
         if end.needs_report:
             await self._report_death(self.board)
         self.log.debug(f"The guest has ended: {end}.")
-        self.options.logger.channel("main", "vmm").info("Vmm is stopping.")
+        if (text := _END_TEXTS.get(end.reason)) is not None:
+            thread = f"fc_vcpu {end.vcpu}"
+            self.options.logger.channel(thread, "vmm::vstate::vcpu").error(text)
+        self._vmm_log.info("Vmm is stopping.")
         return end.exit_code
 
     async def close(self) -> None:
         """Take everything down; the pumps have ended. Call it shielded."""
         if self.board is not None:
+            if self.board.end is not None:
+                self._vmm_log.info("Killing vCPU threads")
             await self.board.close()
         for file in self.resources.files():
             file.close()
@@ -187,7 +210,7 @@ class Supervisor:
     async def _patch_drive(self, update: DriveUpdate) -> None:
         """Another file for a drive of the running machine, or its limiter."""
         before = self.resources.drives
-        after = patch_drive(before, update, HostFile.open)
+        after = patch_drive(before, update, HostFile.open_disk)
         for old, new in zip(before, after, strict=True):
             if old.file is not new.file:
                 from vmmd.loop.start import backing_file
@@ -226,8 +249,12 @@ class Supervisor:
                 await board.pause()
                 self.phase = Phase.PAUSED
             elif state is VmStateChange.RESUMED and self.phase is Phase.PAUSED:
-                board.run()
-                self.phase = Phase.RUNNING
+                self._let_go(board)
+
+    def _let_go(self, board: Board) -> None:
+        board.run()
+        self.phase = Phase.RUNNING
+        self._vmm_log.info("Artificially kick devices")
 
     def _ctrl_alt_del(self) -> None:
         board = self._running()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -94,8 +95,9 @@ def test_a_reset_ends_the_process_well(tmp_path: Path) -> None:
         started(vmm, RESET)
         assert vmm.wait() == 0
         lines = [line.split("] ", 1)[-1] for line in vmm.stdout().splitlines()]
-        assert lines[-2:] == [
+        assert lines[-3:] == [
             "Vmm is stopping.",
+            "Killing vCPU threads",
             "Firecracker exiting successfully. exit_code=0",
         ]
         assert not vmm.stderr()
@@ -106,6 +108,7 @@ def test_a_triple_fault_does_not(tmp_path: Path) -> None:
     with daemon(tmp_path) as vmm:
         started(vmm, TRIPLE)
         assert vmm.wait() == 1
+        assert "fc_vcpu 0] Unexpected exit reason on vcpu run: Shutdown" in vmm.stdout()
         assert "Firecracker exiting with error. exit_code=1" in vmm.stdout()
 
 
@@ -182,3 +185,44 @@ def test_a_start_that_fails_can_be_tried_again(tmp_path: Path) -> None:
         while "V" not in vmm.stdout().splitlines()[-1] and time.monotonic() < end:
             vmm.api.ok("GET", "/")
         assert state(vmm) == "Running"
+
+
+def test_a_template_for_another_processor_is_refused(tmp_path: Path) -> None:
+    """No host is both an Intel and an AMD one."""
+    with daemon(tmp_path) as vmm:
+        configured(vmm, LOOP)
+        answers = []
+        for template in ("T2", "T2A"):
+            vmm.api.ok("PATCH", "/machine-config", {"cpu_template": template})
+            start = {"action_type": "InstanceStart"}
+            status, answer = vmm.api.call("PUT", "/actions", start)
+            assert status == 400
+            answers.append(str(answer))
+        assert "CPU vendor mismatched between actual CPU" in "".join(answers)
+        assert all("Failed to get CPU template: " in text for text in answers)
+        vmm.api.ok("PATCH", "/machine-config", {"cpu_template": "None"})
+        vmm.api.ok("PUT", "/actions", {"action_type": "InstanceStart"})
+
+
+def test_a_request_waits_for_the_config_file(tmp_path: Path) -> None:
+    """Whoever asks at once sees the machine of the file, never one before it."""
+    (tmp_path / "kernel").write_bytes(kernel_image(LOOP))
+    config = {"boot-source": {"kernel_image_path": "kernel"}, "drives": []}
+    (tmp_path / "config").write_text(json.dumps(config))
+    with daemon(tmp_path, "--config-file", "config") as vmm:
+        assert state(vmm) == "Running"
+        lines = [line.split("] ", 1)[-1] for line in vmm.stdout().splitlines()]
+        text = "Successfully started microvm that was configured from one single json"
+        assert lines.index("API server started.") < lines.index(text)
+
+
+def test_a_pipe_in_a_drives_place_is_refused(tmp_path: Path) -> None:
+    disk, pipe = tmp_path / "disk", tmp_path / "pipe"
+    disk.write_bytes(bytes(512))
+    os.mkfifo(pipe)
+    with daemon(tmp_path) as vmm:
+        started(vmm, LOOP, disk)
+        update = {"drive_id": "disk", "path_on_host": str(pipe)}
+        status, answer = vmm.api.call("PATCH", "/drives/disk", update)
+        assert status == 400
+        assert f"Invalid seek (os error 29) {pipe}" in str(answer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -95,3 +96,18 @@ def test_what_cannot_be_opened_is_the_kernels_error(tmp_path: Path) -> None:
         HostFile.open(str(tmp_path / "missing"))
     with pytest.raises(IsADirectoryError):
         HostFile.open(str(tmp_path), writable=True)
+
+
+def test_a_disk_must_have_a_size(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    before = os.listdir("/proc/self/fd")
+    for writable in (False, True):
+        with pytest.raises(OSError, match="Illegal seek"):
+            HostFile.open_disk(str(pipe), writable)
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_huge_pages_are_reserved_or_refused() -> None:
+    with pytest.raises(HostError, match="sysctl vm"):
+        map_guest_memory([(0, 1 << 43)], huge_pages=True)

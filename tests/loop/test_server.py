@@ -428,3 +428,23 @@ def test_actions_whose_duration_is_logged(
     action = routes.parse(method, target, body.encode()).action
     assert isinstance(action, PatchVm | LoadSnapshot | CreateSnapshot | FlushMetrics)
     assert timed_as(action) == name
+
+
+async def test_a_bug_in_an_action_is_no_client_that_went_away(
+    tmp_path: Path, logger: Logger
+) -> None:
+    class Broken:
+        async def perform(self, action: Action) -> Answer:
+            raise OSError(5, type(action).__name__)
+
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "broken"))
+    listener.listen()
+    with pytest.RaisesGroup(pytest.RaisesExc(OSError, match="GetInstanceInfo")):
+        async with trio.open_nursery() as nursery:
+            server = Server(listener, Broken(), logger)
+            await nursery.start(server.serve, nursery)
+            client = await trio.open_unix_socket(str(tmp_path / "broken"))
+            async with client:
+                await client.send_all(get("/"))
+                await trio.sleep_forever()

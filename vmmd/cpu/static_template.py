@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vmmd.config import CpuTemplateName
-from vmmd.cpu.cpuid import AMD, INTEL
+from vmmd.cpu.cpuid import AMD, INTEL, CpuidTable
 from vmmd.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,14 +40,13 @@ def check_template(name: CpuTemplateName, cpuid: Iterable[CpuidEntry]) -> None:
     """
     if name is CpuTemplateName.NONE:
         return
-    leaves = {entry.function: entry for entry in cpuid if not entry.index}
+    host = CpuidTable(cpuid)
     vendor, models = _FITS[name]
-    ids = leaves[0]
-    words = (ids.ebx, ids.edx, ids.ecx)
-    if b"".join(word.to_bytes(4, "little") for word in words) != vendor:
+    if host.vendor() != vendor:
         text = "CPU vendor mismatched between actual CPU and CPU template."
         raise _fault(text, "CpuVendorMismatched")
-    if leaves[1].eax & _FAMILY_MODEL_STEPPING not in models:
+    version = host.get(1)
+    if version is None or version.eax & _FAMILY_MODEL_STEPPING not in models:
         text = "The current CPU model is not permitted to apply the CPU template."
         raise _fault(text, "InvalidCpuModel")
     raise _fault(f"{name} is not built yet in this vmmd.", "NotBuilt")

@@ -100,6 +100,7 @@ verb() {
         echo VMMD-GUEST-WAITS
         while :; do usleep 100000; done
         ;;
+    remount-ro) clean ;;
     poweroff) off ;;
     reboot)
         clean

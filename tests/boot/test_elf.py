@@ -80,6 +80,31 @@ def test_a_program_header_offset_inside_the_header() -> None:
     assert str(refused(bytes(image))) == f"{ELF}Invalid program header offset"
 
 
+def pointing_nowhere(at: int, image: bytes) -> bytes:
+    """``image`` with an offset that no file has in its word ``at``."""
+    return image[:at] + (1 << 62).to_bytes(8, "little") + image[at + 8 :]
+
+
+@pytest.mark.parametrize(
+    ("at", "what"),
+    [(32, "program header"), (64 + 8, "kernel start"), (64 + 56 + 8, "note header")],
+)
+def test_offsets_that_no_file_has(at: int, what: str) -> None:
+    image = elf(Load(MIB, CODE), notes=b"x" * 40)
+    error = refused(pointing_nowhere(at, image))
+    assert str(error) == f"{ELF}Unable to seek to {what}"
+    variant = "".join(word.capitalize() for word in what.split())
+    assert error.debug == f"ConfigureSystem(KernelLoader(Elf(Seek{variant})))"
+
+
+def test_the_first_header_at_fault_is_told_of() -> None:
+    image = elf(Load(MIB, CODE), notes=b"x" * 40)
+    both = pointing_nowhere(64 + 56 + 8, pointing_nowhere(64 + 8, image))
+    assert str(refused(both)) == f"{ELF}Unable to seek to kernel start"
+    swapped = both[:64] + both[64 + 56 : 64 + 112] + both[64 : 64 + 56] + both[176:]
+    assert str(refused(swapped)) == f"{ELF}Unable to seek to note header"
+
+
 def test_bss_must_fit_too() -> None:
     error = refused(elf(Load(MIB, CODE, memsz=300 * MIB)))
     assert str(error) == (

@@ -35,6 +35,8 @@ _PT_NOTE = 4
 _LITTLE_ENDIAN = 1
 _EM_X86_64 = 62
 _MACHINES = {3: "i386", 20: "PowerPC", 40: "arm", 183: "arm64", 243: "RISC-V"}
+# As far as a file of ext4 can be sought; what points beyond this is no offset.
+_SEEK_MAX = 1 << 44
 # A note segment is a few hundred bytes; what lies beyond this is not a kernel's.
 _NOTES_MAX = 1 << 20
 _INITRD_MAX = (1 << 32) - 1  # ramdisk_image has 32 bits
@@ -59,13 +61,17 @@ def load(source: Source, regions: Regions) -> Image:
     entry, phoff, phnum = _header(raw)
     headers = _program_headers(source, phoff, phnum)
     loads = [h for h in headers if h.p_type == _PT_LOAD and h.p_filesz]
-    for header in loads:
-        _check(header, source.size, regions)
+    pvh = None
+    for header in headers:
+        if header.p_type == _PT_NOTE and pvh is None:
+            pvh = _pvh_entry(source, header)
+        elif header in loads:
+            _check(header, source.size, regions)
     if not loads:
         raise _error("Unable to read kernel image", "file has nothing to load")
     return Image(
         tuple(FileSegment(h.p_offset, h.p_paddr, h.p_filesz) for h in loads),
-        _entry(entry, source, headers),
+        Entry("linux64", entry, ZERO_PAGE) if pvh is None else pvh,
         tuple((h.p_paddr, max(h.p_memsz, h.p_filesz)) for h in loads),
         _INITRD_MAX,
     )
@@ -103,6 +109,7 @@ def _header(raw: bytes) -> tuple[int, int, int]:
 
 
 def _program_headers(source: Source, phoff: int, phnum: int) -> list[_Phdr]:
+    _check_seek(phoff, "program header")
     raw = read(source, phoff, phnum * _PHDR.size)
     if len(raw) < phnum * _PHDR.size:
         raise _error("Unable to read program header", _CUT_SHORT)
@@ -120,6 +127,7 @@ def _check(header: _Phdr, file_size: int, regions: Regions) -> None:
             f"has a segment at {header.p_paddr:#x}, below 1 MiB: an x86_64 vmlinux"
             " has none there",
         )
+    _check_seek(header.p_offset, "kernel start")
     if header.p_offset + header.p_filesz > file_size:
         raise _error("Unable to read kernel image", _CUT_SHORT)
     end = header.p_paddr + max(header.p_memsz, header.p_filesz)
@@ -130,17 +138,19 @@ def _check(header: _Phdr, file_size: int, regions: Regions) -> None:
         raise too_large(end, regions)
 
 
-def _entry(e_entry: int, source: Source, headers: list[_Phdr]) -> Entry:
-    for header in headers:
-        if header.p_type == _PT_NOTE:
-            size = min(header.p_filesz, _NOTES_MAX)
-            notes = read(source, header.p_offset, size)
-            if len(notes) < size:
-                raise _error("Unable to read note header", _CUT_SHORT)
-            pvh = find_entry(notes)
-            if pvh is not None:
-                return Entry("pvh", pvh, PVH_START_INFO)
-    return Entry("linux64", e_entry, ZERO_PAGE)
+def _pvh_entry(source: Source, header: _Phdr) -> Entry | None:
+    _check_seek(header.p_offset, "note header")
+    size = min(header.p_filesz, _NOTES_MAX)
+    notes = read(source, header.p_offset, size)
+    if len(notes) < size:
+        raise _error("Unable to read note header", _CUT_SHORT)
+    pvh = find_entry(notes)
+    return None if pvh is None else Entry("pvh", pvh, PVH_START_INFO)
+
+
+def _check_seek(offset: int, what: str) -> None:
+    if offset > _SEEK_MAX:
+        raise _error(f"Unable to seek to {what}", _DAMAGED)
 
 
 _CUT_SHORT = "file is cut short: copy it again"

@@ -94,6 +94,9 @@ _VARIANTS = {
     "Unable to read program header": "ReadProgramHeader",
     "Unable to read note header": "ReadNoteHeader",
     "Invalid PVH note header": "InvalidPvhNote",
+    "Unable to seek to kernel start": "SeekKernelStart",
+    "Unable to seek to program header": "SeekProgramHeader",
+    "Unable to seek to note header": "SeekNoteHeader",
 }
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import doctest
 import re
 from pathlib import Path
 
 import pytest
+
+from vmmd.http.config_file import parse_config
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = "\n".join(
@@ -28,7 +31,9 @@ def _walks() -> set[str]:
 @pytest.mark.parametrize("name", sorted(_walks()))
 def test_the_walks_name_what_exists(name: str) -> None:
     last = name.rsplit(".", 1)[-1]
-    found = re.search(rf"\b{last}\b", SOURCE)
+    # A function or class of Python, a field or constant, a function of C.
+    defined = rf"(def|class) {last}\b|^ *(self\.)?{last}\b.*=|^[a-z].*[ *]{last}\("
+    found = re.search(defined, SOURCE, re.MULTILINE)
     assert found, f"ARCHITECTURE.md names `{name}`"
 
 
@@ -37,6 +42,27 @@ def test_readme_names_make_targets_that_exist() -> None:
     readme = (ROOT / "README.md").read_text()
     named = set(re.findall(r"make ([a-z][a-z-]+)", readme))
     assert named <= set(targets)
+
+
+def _block(language: str) -> str:
+    """The README's block of code in that language."""
+    text = (ROOT / "README.md").read_text()
+    (block,) = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+    return str(block)
+
+
+def test_readme_s_library_use_does_what_it_shows() -> None:
+    test = doctest.DocTestParser().get_doctest(
+        _block("python"), {}, "README.md", None, None
+    )
+    assert test.examples
+    assert doctest.DocTestRunner().run(test).failed == 0
+
+
+def test_readme_s_config_file_is_one() -> None:
+    config = parse_config(_block("json").encode())
+    assert config.boot_source.initrd_path is not None
+    assert [drive.is_root_device for drive in config.drives] == [True]
 
 
 def test_the_changelog_is_a_changelog() -> None:
@@ -54,3 +80,11 @@ def test_the_changelog_is_a_changelog() -> None:
 def test_links_lead_somewhere(name: str) -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / name).read_text()):
         assert (ROOT / target).exists(), f"{name} links to {target}"
+
+
+def test_the_threat_model_names_tests_that_exist() -> None:
+    text = (ROOT / "THREAT-MODEL.md").read_text()
+    named = re.findall(r"`((?:tests|fuzz)/[^`]*)`", text)
+    assert named
+    for pattern in named:
+        assert [*ROOT.glob(pattern)], f"THREAT-MODEL.md names {pattern}"

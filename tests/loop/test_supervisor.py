@@ -9,6 +9,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.helpers.options import options
 from vmmd import actions as a
 from vmmd.config import (
     BootSourceConfig,
@@ -19,8 +20,6 @@ from vmmd.config import (
 )
 from vmmd.errors import ConfigError
 from vmmd.lifecycle import BEFORE, Phase
-from vmmd.loop.logger import Logger
-from vmmd.loop.options import Options
 from vmmd.loop.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -31,14 +30,7 @@ START = a.InstanceStart()
 
 
 def supervisor(folder: Path, config_text: str | None = None) -> Supervisor:
-    logger = Logger()
-    logger.update(str(folder / "log"))
-    numbers = (None, None, None)
-    options = Options(
-        *(logger, "an-id", "", True, config_text, None, None),
-        *(False, False, 51200, 51200, *numbers),
-    )
-    return Supervisor(options)
+    return Supervisor(options(str(folder / "log"), config_text))
 
 
 @pytest.fixture

@@ -9,12 +9,14 @@ what a thread may touch: stop, joined, workers back, then descriptors.
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import trio
 
 from vmmd._native import ffi
 from vmmd.boot import layout
+from vmmd.errors import HostError
 from vmmd.loop.eventfd import EventFd
 from vmmd.loop.files import unmap_guest_memory
 from vmmd.loop.vcpu import VcpuThreads
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from vmmd.loop.console import Console
     from vmmd.loop.disk import BackingFile, Disk
     from vmmd.loop.kvm import Kvm
+    from vmmd.loop.vcpufd import VcpuFd
     from vmmd.machine import Attached, Machine
 
 _STUCK_EXIT_CODE = 1
@@ -58,25 +61,37 @@ class Board:
         self.end: VmEnd | None = None
         self.over = trio.Event()
         self.on_boot_time: Callable[[], None] = lambda: None
-        self.vm = kvm.create_vm()
         self._irqs: dict[int, EventFd] = {}
         self._kicks: dict[str, EventFd] = {}
+        self.vcpus: list[VcpuFd] = []
+        with ExitStack() as self._fds:
+            self._build(kvm, vcpus, track_dirty_pages=track_dirty_pages)
+            self.threads = VcpuThreads(self.vcpus, machine.bus.windows)
+            machine.on_rules = self.threads.set_rules
+            self._fds = self._fds.pop_all()
+
+    # -- Building
+
+    def _build(
+        self, kvm: Kvm, vcpus: Sequence[VcpuState], *, track_dirty_pages: bool
+    ) -> None:
+        """KVM's part. What is opened is closed by ``_fds``, last first."""
+        self.vm = kvm.create_vm()
+        self._fds.callback(self.vm.close)
         self.vm.set_tss_addr(layout.KVM_TSS)
         self.vm.set_identity_map_addr(layout.KVM_IDENTITY_MAP)
         self._set_memory(track_dirty_pages=track_dirty_pages)
         self.vm.create_irqchip()
         self.vm.create_pit2()
-        self.vcpus = [self.vm.create_vcpu(i) for i in range(len(vcpus))]
+        for index in range(len(vcpus)):
+            self.vcpus.append(self.vm.create_vcpu(index))
+            self._fds.callback(self.vcpus[index].close)
         for vcpu, state in zip(self.vcpus, vcpus, strict=True):
             set_state(vcpu, state)
-        for attached in machine.attached:
+        for attached in self.machine.attached:
             self._wire(attached)
         for gsi in (layout.COM1_GSI, layout.KEYBOARD_GSI):
             self._irq(gsi)
-        self.threads = VcpuThreads(self.vcpus, machine.bus.windows)
-        machine.on_rules = self.threads.set_rules
-
-    # -- Building
 
     def _set_memory(self, *, track_dirty_pages: bool) -> None:
         flags = 1 if track_dirty_pages else 0
@@ -88,21 +103,29 @@ class Board:
 
     def _wire(self, attached: Attached) -> None:
         """Kicks in by one eventfd a device, interrupts out by another."""
-        kick = self._kicks[attached.name] = EventFd()
+        kick = self._kicks[attached.name] = self._event()
         address = attached.slot.base + QUEUE_NOTIFY
         for queue in range(len(attached.transport.rings)):
             self.vm.ioeventfd(address, kick.fd, 4, queue)
         attached.transport.irq.fd = self._irq(attached.slot.gsi).fd
 
     def _irq(self, gsi: int) -> EventFd:
-        line = self._irqs[gsi] = EventFd()
+        line = self._irqs[gsi] = self._event()
         self.vm.irqfd(gsi, line.fd)
         return line
+
+    def _event(self) -> EventFd:
+        event = EventFd()
+        self._fds.callback(event.close)
+        return event
 
     # -- Running
 
     async def serve(self, nursery: trio.Nursery) -> None:
-        """Start the threads, parked, and the pumps as tasks of ``nursery``."""
+        """Start the threads, parked, and the pumps as tasks of ``nursery``.
+
+        HostError if the host has no more threads; then only ``close`` is left.
+        """
         self.threads.start()
         nursery.start_soon(self.threads.pump, self)
         nursery.start_soon(self.console.run, self.settled)
@@ -138,10 +161,11 @@ class Board:
             self.end = end
             self.over.set()
 
-    async def close(self) -> None:
+    async def close(self) -> tuple[HostError, ...]:
         """Stop and join everything, then free it; call it shielded.
 
         The pumps must have ended, or be about to be cancelled by the caller.
+        Returns what disks could not write out: the rest is done all the same.
         """
         self.threads.request_stop()
         stuck = await self.threads.join()
@@ -150,15 +174,16 @@ class Board:
         if stuck:
             os.write(2, f"vCPU threads {stuck} did not stop; leaving\n".encode())
             os._exit(_STUCK_EXIT_CODE)
+        lost = []
         for disk in self.disks.values():
-            await disk.aclose()
+            try:
+                await disk.aclose()
+            except HostError as error:
+                lost.append(error)
         self.threads.close()
-        for vcpu in self.vcpus:
-            vcpu.close()
-        for event in (*self._irqs.values(), *self._kicks.values()):
-            event.close()
-        self.vm.close()
+        self._fds.close()
         unmap_guest_memory(self.machine.memory)
+        return tuple(lost)
 
     # -- Exits (vmmd.loop.vcpu.ExitHandler)
 

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 SWITCH_INTERVAL_S = 100e-6
 FD_TABLE_SIZE = 1024
-ANSWER_DEADLINE_S = 1.0
+ANSWER_DEADLINE_S = 1.0  # for replies that are owed when the guest has ended
+LOST_DATA_EXIT_CODE = 1
 _DEADLY = (signal.SIGTERM, signal.SIGINT)
 _WATCHED = (*_DEADLY, *EXIT_CODES, SIGPIPE)
 
@@ -40,7 +41,8 @@ def run(options: Options, listener: socket.socket | None) -> int:
     """Run one microVM to its end; the exit code.
 
     A signal that means death ends the process, by that signal or with the code
-    that clients know for it, and does not return. ExitError if the machine of a config file cannot be started.
+    that clients know for it, and does not return. ExitError if the machine of a
+    config file cannot be started.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     _grow_fd_table()
@@ -84,18 +86,25 @@ class _Daemon:
                 await nursery.start(self._watch_signals, nursery.cancel_scope)
                 supervisor.nursery = nursery
                 try:
-                    await self._serve(supervisor, nursery)
+                    server = await self._serve(supervisor, nursery)
                     self.exit_code = await supervisor.wait_end()
+                    if server is not None:
+                        with trio.move_on_after(ANSWER_DEADLINE_S):
+                            await server.answered()
                 except ExitError as error:
                     self.failure = error
                 nursery.cancel_scope.cancel()
         finally:
             notify.stopping("stopping")
             with trio.CancelScope(shield=True):
-                await supervisor.close()
+                if not await supervisor.close():
+                    self.exit_code = self.exit_code or LOST_DATA_EXIT_CODE
 
-    async def _serve(self, supervisor: Supervisor, nursery: trio.Nursery) -> None:
-        options = self._options
+    async def _serve(
+        self, supervisor: Supervisor, nursery: trio.Nursery
+    ) -> Server | None:
+        """Serve the API, if there is to be one, and start what a file describes."""
+        options, server = self._options, None
         if self._listener is not None:
             limit = options.max_payload_size
             server = Server(self._listener, supervisor, options.logger, limit)
@@ -105,7 +114,8 @@ class _Daemon:
         if options.config_text is not None:
             await start_from_file(supervisor, options.config_text)
             supervisor.configured()
-        notify.ready("the API is served" if self._listener else "running")
+        notify.ready("the API is served" if server else "running")
+        return server
 
     async def _watch_signals(
         self,

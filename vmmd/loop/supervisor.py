@@ -138,9 +138,14 @@ class Supervisor:
             raise
         except HostError as error:
             raise ConfigError(str(error)) from error
-        self.board = board
         board.on_boot_time = self._boot_timer()
-        await board.serve(self.nursery)
+        try:
+            await board.serve(self.nursery)
+        except HostError as error:
+            with trio.CancelScope(shield=True):
+                await board.close()
+            raise ConfigError(str(error)) from error
+        self.board = board
         self._let_go(board)
         self._started.set()
 
@@ -174,14 +179,21 @@ class Supervisor:
         self._vmm_log.info("Vmm is stopping.")
         return end.exit_code
 
-    async def close(self) -> None:
-        """Take everything down; the pumps have ended. Call it shielded."""
+    async def close(self) -> bool:
+        """Take everything down; the pumps have ended. Call it shielded.
+
+        False if a disk could not write all of it out, which the log names.
+        """
+        lost: tuple[HostError, ...] = ()
         if self.board is not None:
             if self.board.end is not None:
                 self._vmm_log.info("Killing vCPU threads")
-            await self.board.close()
+            lost = await self.board.close()
+        for error in lost:
+            self.log.error(f"Data of a drive may be lost: {error}")
         for file in self.resources.files():
             file.close()
+        return not lost
 
     async def _report_death(self, board: Board) -> None:
         """Log all that is known of a guest that ended by no wish of its own."""

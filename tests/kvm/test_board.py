@@ -1,0 +1,136 @@
+"""A board is built whole or not at all, and taken down whole."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from vmmd.boot import layout
+from vmmd.boot.image import Entry
+from vmmd.cpu.boot_state import boot_vcpu
+from vmmd.cpu.cpuid import unpack_cpuid
+from vmmd.cpu.topology import Topology
+from vmmd.errors import HostError
+from vmmd.loop.board import Board
+from vmmd.loop.console import Console
+from vmmd.loop.disk import BackingFile, Disk
+from vmmd.loop.files import map_guest_memory, unmap_guest_memory
+from vmmd.loop.kvm import Kvm
+from vmmd.machine import Machine
+from vmmd.virtio.block import Backing, BlockDevice, BlockState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NO_MSR = 0x1234_5678
+
+
+@pytest.fixture
+def kvm() -> Iterator[Kvm]:
+    """/dev/kvm, opened."""
+    opened = Kvm.open()
+    yield opened
+    opened.close()
+
+
+def open_fds() -> set[str]:
+    """What this process has open, by number and target."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found.add(f"{name} {os.readlink(f'/proc/self/fd/{name}')}")
+        except FileNotFoundError:
+            continue  # the listing's own descriptor
+    return found
+
+
+async def test_what_kvm_refuses_leaves_nothing_open(kvm: Kvm) -> None:
+    memory = map_guest_memory(layout.memory_regions(16))
+    machine = Machine(memory)
+    console = Console(machine.serial)
+    entry = Entry("linux64", 0x10_0000, layout.ZERO_PAGE)
+    supported = unpack_cpuid(kvm.supported_cpuid())
+    good = boot_vcpu(Topology(0, 2), supported, entry)
+    bad = replace(good, msrs=(*good.msrs, (NO_MSR, 1)))
+    before = open_fds()
+    with pytest.raises(HostError, match=f"{NO_MSR:#x}"):
+        Board(kvm, machine, [good, bad], console, {})
+    assert open_fds() == before
+    console.close()
+    unmap_guest_memory(memory)
+
+
+class FullDisk(BackingFile):
+    """A file that cannot be written out."""
+
+    def sync(self) -> None:
+        """As when the file system is full."""
+        raise HostError(f"fsync {self.path}: No space left on device")
+
+
+async def test_a_disk_that_fails_at_the_end_keeps_no_other_from_it(kvm: Kvm) -> None:
+    memory = map_guest_memory(layout.memory_regions(16))
+    disks: dict[str, Disk] = {}
+    for name, kind in (("bad", FullDisk), ("good", BackingFile)):
+        fd = os.memfd_create(name)
+        backing = Backing(fd, 4096, b"id")
+        record = BlockState(drive_id=name, path_on_host=name, cache_type="Writeback")
+        device = BlockDevice.restore(record, backing)
+        disks[name] = Disk(device, kind(name, fd, backing), print)
+    machine = Machine(memory, [(name, disk.device) for name, disk in disks.items()])
+    entry = Entry("linux64", 0x10_0000, layout.ZERO_PAGE)
+    state = boot_vcpu(Topology(0, 1), unpack_cpuid(kvm.supported_cpuid()), entry)
+    before = open_fds()
+    board = Board(kvm, machine, [state], Console(machine.serial), disks)
+    lost = await board.close()
+    assert [str(error) for error in lost] == ["fsync bad: No space left on device"]
+    assert len(open_fds()) == len(before) - len(disks)
+
+
+# In a process of its own: the C library keeps the stacks of ended threads, and
+# a limit is the whole process's.
+NO_THREADS = """
+import resource, trio
+from tests.helpers.options import options
+from vmmd.errors import ConfigError
+from vmmd.loop.selftest import resources
+from vmmd.loop.supervisor import Supervisor
+
+class Limited(Supervisor):
+    def _boot_timer(self):  # called when the board is built, before its threads
+        pages = int(open("/proc/self/statm").read().split()[0])
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        resource.setrlimit(resource.RLIMIT_AS, (pages * 4096 + (64 << 10), hard))
+        return super()._boot_timer()
+
+async def main():
+    async with trio.open_nursery() as nursery:
+        supervisor = Limited(options())
+        supervisor.nursery, supervisor.resources = nursery, resources()
+        try:
+            await supervisor.start()
+        except ConfigError as error:
+            print(f"refused: {error}; {supervisor.phase.value}; {supervisor.board}")
+        nursery.cancel_scope.cancel()
+
+trio.run(main)
+"""
+
+
+def test_a_host_without_threads_left_refuses_the_start() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", NO_THREADS],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.stdout == (
+        "refused: pthread_create of a vCPU thread: Resource temporarily unavailable; "
+        "Not started; None\n"
+    ), done.stdout + done.stderr

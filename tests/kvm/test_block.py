@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+from contextlib import closing
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 
@@ -16,6 +17,7 @@ from tests.helpers.vcpus import DONE, MMIO, Machine, Setup, machine
 from vmmd.bus import RegisterPage
 from vmmd.loop.disk import BackingFile, Disk
 from vmmd.loop.eventfd import EventFd
+from vmmd.loop.files import HostFile
 from vmmd.memory import GuestMemory, Region
 from vmmd.virtio.block import BlockDevice, BlockState, BlockStatistics
 from vmmd.virtio.device import VERSION_1, Activation, IrqLine
@@ -214,7 +216,8 @@ async def run(depth: int, *, event_idx: bool, folder: str) -> Outcome:
         path = os.path.join(name, "disk.img")
         with open(path, "wb") as made:  # noqa: ASYNC230  (before the guest runs)
             made.truncate(BLOCK * BLOCKS)
-        file = BackingFile.open(path, read_only=False)
+        with closing(HostFile.open_disk(path, writable=True)) as opened:
+            file = BackingFile.of(opened)
         record = BlockState(drive_id="d", path_on_host=path, cache_type="Writeback")
         device = BlockDevice(record, file.backing)
         registers = {"r13": BLOCKS, "r14": depth}

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import trio
 
 from vmmd.loop import state_view
-from vmmd.loop.selftest import CODE, LOAD, resources
-from vmmd.loop.start import build
+from vmmd.loop.selftest import CODE, LOAD, served
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -21,20 +19,10 @@ if TYPE_CHECKING:
 @asynccontextmanager
 async def waiting_guest() -> AsyncIterator[Board]:
     """The self-test's guest, in its loop that waits for input."""
-    console_in, console_out = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
-    board = build(resources(), print, stdio=(console_in[0], console_out[1]))
-    try:
-        async with trio.open_nursery() as nursery:
-            await board.serve(nursery)
-            board.run()
-            await trio.lowlevel.wait_readable(console_out[0])
-            yield board
-            nursery.cancel_scope.cancel()
-    finally:
-        with trio.CancelScope(shield=True):
-            await board.close()
-        for fd in (*console_in, *console_out):
-            os.close(fd)
+    async with served(CODE) as guest:
+        guest.board.run()
+        await trio.lowlevel.wait_readable(guest.console_out)
+        yield guest.board
 
 
 async def test_a_running_guest_is_shown_and_goes_on() -> None:

@@ -6,7 +6,7 @@ import os
 import struct
 import threading
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,9 +26,12 @@ from tests.helpers.block_model import (
     BlockRig,
 )
 from tests.helpers.driver import Buffer
+from vmmd.config import DriveConfig
 from vmmd.errors import ConfigError
 from vmmd.loop.disk import BackingFile, Disk, device_id, knows_nowait
 from vmmd.loop.eventfd import EventFd
+from vmmd.loop.files import HostFile
+from vmmd.resources.drives import open_drive
 from vmmd.virtio.block import BlockDevice, BlockState
 
 if TYPE_CHECKING:
@@ -87,8 +90,14 @@ class Guest:
         self.interrupt.close()
 
 
+def opened(path: Path, *, writable: bool = True) -> BackingFile:
+    """A disk's own descriptor of a file."""
+    with closing(HostFile.open_disk(str(path), writable)) as file:
+        return BackingFile.of(file)
+
+
 def make_guest(path: Path, cache_type: str = "Unsafe") -> Guest:
-    file = BackingFile.open(str(path), read_only=False)
+    file = opened(path)
     record = BlockState(drive_id="d", path_on_host=str(path), cache_type=cache_type)
     device = BlockDevice(record, file.backing)
     lines: list[str] = []
@@ -302,7 +311,7 @@ async def test_replace(path: Path) -> None:
     other = path.with_name("two.img")
     other.write_bytes(b"2" * 8192)
     async with guest_on(path) as guest:
-        await guest.disk.replace(BackingFile.open(str(other), read_only=False))
+        await guest.disk.replace(opened(other))
         guest.request(IN, 0, AT)
         guest.request(IN, 16, AT + 32)
         await guest.done(2)
@@ -386,11 +395,17 @@ async def test_other_work_ends_a_doze(path: Path) -> None:
 
 
 class TestBackingFile:
-    PREFIX = "Virtio backend error: Error manipulating the backing file: "
+    PREFIX = (
+        "Drive config error: Unable to create the virtio block device: Virtio backend "
+        "error: Error manipulating the backing file: "
+    )
 
     def refusal(self, path: Path | str, *, read_only: bool = False) -> str:
+        config = DriveConfig(
+            "d", None, False, is_read_only=read_only, path_on_host=str(path)
+        )
         with pytest.raises(ConfigError) as caught:
-            BackingFile.open(str(path), read_only=read_only)
+            open_drive(config, HostFile.open_disk)
         return str(caught.value)
 
     def test_missing(self, tmp_path: Path) -> None:
@@ -419,7 +434,7 @@ class TestBackingFile:
     def test_size_and_id(self, tmp_path: Path) -> None:
         path = tmp_path / "odd.img"
         path.write_bytes(bytes(700))
-        file = BackingFile.open(str(path), read_only=True)
+        file = opened(path, writable=False)
         info = path.stat()
         assert file.backing.size == 700
         assert (

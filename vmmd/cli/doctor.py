@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import signal
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -37,6 +38,7 @@ def main(argv: Sequence[str]) -> int:
         help="also run a small guest: exits, pause, resume, console, reset",
     )
     arguments = parser.parse_args(argv)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `vmmd doctor | head` just ends
     failed = False
     for finding in findings(selftest=arguments.selftest):
         print(f"{_MARKS[finding.good]:8} {finding.name:22} {finding.text}", flush=True)

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from vmmd._native import lib
-from vmmd.errors import ConfigError, HostError
-from vmmd.rust import io_error
+from vmmd.errors import HostError
 from vmmd.virtio.block import Backing, Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from vmmd.loop.eventfd import EventFd
+    from vmmd.loop.files import HostFile
     from vmmd.virtio.block import BlockDevice
 
 
@@ -41,27 +41,12 @@ class BackingFile:
         self._fd = fd
 
     @classmethod
-    def open(cls, path: str, *, read_only: bool) -> BackingFile:
-        """Open a regular file or block device.
-
-        Raises ConfigError with Firecracker's text, from "Virtio backend error"
-        on: the caller says what it was opened for.
-        """
-        access = os.O_RDONLY if read_only else os.O_RDWR
-        fd = -1
-        try:
-            # Non-blocking only for the open: a FIFO without a writer would hang.
-            fd = os.open(path, access | os.O_CLOEXEC | os.O_NONBLOCK)
-            os.set_blocking(fd, True)
-            size = os.lseek(fd, 0, os.SEEK_END)
-            return cls(path, fd, Backing(fd, size, device_id(fd), knows_nowait(fd)))
-        except OSError as error:
-            if fd >= 0:
-                os.close(fd)
-            raise ConfigError(
-                "Virtio backend error: Error manipulating the backing file: "
-                f"{io_error(error)} {path}"
-            ) from error
+    def of(cls, file: HostFile) -> BackingFile:
+        """A duplicate of ``file``, with what a device has to know of it."""
+        own = file.duplicate()
+        fd = own.fd
+        backing = Backing(fd, own.size, device_id(fd), knows_nowait(fd))
+        return cls(own.path, fd, backing)
 
     def sync(self) -> None:
         """fsync; blocks, so call it in a worker. Raises HostError."""

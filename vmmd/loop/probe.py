@@ -13,8 +13,7 @@ import time
 
 import trio
 
-from vmmd.loop.selftest import resources
-from vmmd.loop.start import build
+from vmmd.loop.selftest import served
 
 NATIVE_NS = 50.0
 """Above this an instruction at level 0 is emulated."""
@@ -42,21 +41,11 @@ def level0_ns_per_instruction() -> float | None:
 
 
 async def _measure() -> float | None:
-    console_in, console_out = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
-    board = build(resources(_CODE), print, stdio=(console_in[0], console_out[1]))
     took_s = None
-    try:
-        async with trio.open_nursery() as nursery:
-            await board.serve(nursery)
-            board.run()
-            with trio.move_on_after(_DEADLINE_S):
-                took_s = await _between(console_out[0])
-            nursery.cancel_scope.cancel()
-    finally:
-        with trio.CancelScope(shield=True):
-            await board.close()
-        for fd in (*console_in, *console_out):
-            os.close(fd)
+    async with served(_CODE) as guest:
+        guest.board.run()
+        with trio.move_on_after(_DEADLINE_S):
+            took_s = await _between(guest.console_out)
     return None if took_s is None else took_s * 1e9 / (2 * ROUNDS)
 
 

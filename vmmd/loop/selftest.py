@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import struct
 import time
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -27,6 +28,8 @@ from vmmd.resources.boot import BootSource
 from vmmd.resources.store import VmResources
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from vmmd.loop.board import Board
 
 LOAD = 1 << 20
@@ -71,32 +74,49 @@ async def run() -> SelfTest:
 
 async def _run() -> SelfTest:
     began = time.monotonic()
+    async with served(CODE) as guest:
+        built = time.monotonic()
+        times = await _exercise(guest)
+    marks = (began, built, *times)
+    return SelfTest(*((b - a) * 1e3 for a, b in pairwise(marks)))
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A board whose pumps run, and the other ends of its console's pipes."""
+
+    board: Board
+    console_in: int
+    console_out: int
+
+
+@asynccontextmanager
+async def served(code: bytes) -> AsyncIterator[Served]:
+    """A guest of ``code``, built and parked; taken down at the end."""
     console_in, console_out = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
-    board = build(resources(), print, stdio=(console_in[0], console_out[1]))
+    board = build(resources(code), print, stdio=(console_in[0], console_out[1]))
     try:
         async with trio.open_nursery() as nursery:
             await board.serve(nursery)
-            built = time.monotonic()
-            times = await _exercise(board, console_in[1], console_out[0])
+            yield Served(board, console_in[1], console_out[0])
             nursery.cancel_scope.cancel()
     finally:
         with trio.CancelScope(shield=True):
             await board.close()
         for fd in (*console_in, *console_out):
             os.close(fd)
-    marks = (began, built, *times)
-    return SelfTest(*((b - a) * 1e3 for a, b in pairwise(marks)))
 
 
-async def _exercise(board: Board, write_fd: int, read_fd: int) -> tuple[float, ...]:
+async def _exercise(guest: Served) -> tuple[float, ...]:
+    board = guest.board
     board.run()
-    await _expect(read_fd, _GREETING)
+    await _expect(guest.console_out, _GREETING)
     greeted = time.monotonic()
     await board.pause()
     paused = time.monotonic()
     board.run()
-    os.write(write_fd, _QUESTION)
-    await _expect(read_fd, _QUESTION)
+    os.write(guest.console_in, _QUESTION)
+    await _expect(guest.console_out, _QUESTION)
     await board.over.wait()
     if board.end is None or board.end.reason is not EndReason.I8042_RESET:
         raise HostError(f"the self-test's guest ended otherwise: {board.end}")

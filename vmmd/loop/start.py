@@ -24,7 +24,7 @@ from vmmd.cpu.topology import Topology
 from vmmd.errors import ConfigError, HostError, VmmdError
 from vmmd.loop.board import Board
 from vmmd.loop.console import Console
-from vmmd.loop.disk import BackingFile, Disk, device_id, knows_nowait
+from vmmd.loop.disk import BackingFile, Disk
 from vmmd.loop.files import (
     HostFile,
     load_segments,
@@ -34,7 +34,7 @@ from vmmd.loop.files import (
 from vmmd.loop.kvm import Kvm
 from vmmd.machine import Machine
 from vmmd.rust import io_error, io_error_debug
-from vmmd.virtio.block import Backing, BlockDevice, BlockState, size_warning
+from vmmd.virtio.block import BlockDevice, BlockState, size_warning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -243,11 +243,8 @@ def _disk(drive: Drive, log: Callable[[str], None], undo: ExitStack) -> Disk:
 
 
 def backing_file(drive: Drive) -> BackingFile:
-    """A duplicate of the drive's file, with what a device has to know of it."""
-    file = _host_file(drive.file).duplicate()
-    fd = file.fd
-    backing = Backing(fd, file.size, device_id(fd), knows_nowait(fd))
-    return BackingFile(file.path, fd, backing)
+    """A duplicate of the drive's file, for its device."""
+    return BackingFile.of(_host_file(drive.file))
 
 
 def _host_file(file: object) -> HostFile:

@@ -83,6 +83,14 @@ class Recorder:
     def settled(self) -> None:
         """Nothing is put off here."""
 
+    def holding(self) -> bool:
+        """Every access is done when it is served."""
+        return False
+
+    async def released(self) -> None:
+        """Nothing is held here."""
+        await trio.lowlevel.checkpoint()
+
     def ended(self, end: VmEnd) -> None:
         """Note it."""
         self.ends.append(end)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
+import trio.testing
 
+from tests.helpers.driver import Buffer, RingLayout
+from tests.helpers.gate import Gate
+from tests.helpers.mmio_guest import Guest
 from vmmd.boot import layout
 from vmmd.boot.image import Entry
 from vmmd.cpu.boot_state import boot_vcpu
@@ -19,15 +25,19 @@ from vmmd.errors import HostError
 from vmmd.loop.board import Board
 from vmmd.loop.console import Console
 from vmmd.loop.disk import BackingFile, Disk
+from vmmd.loop.eventfd import EventFd
 from vmmd.loop.files import map_guest_memory, unmap_guest_memory
 from vmmd.loop.kvm import Kvm
 from vmmd.machine import Machine
 from vmmd.virtio.block import Backing, BlockDevice, BlockState
+from vmmd.virtio.registers import STATUS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 NO_MSR = 0x1234_5678
+LARGE = (1 << 20) + 512  # a read that is a worker's from the start
+HEADER_AT, DATA_AT = 0x20_0000, 0x30_0000
 
 
 @pytest.fixture
@@ -90,6 +100,51 @@ async def test_a_disk_that_fails_at_the_end_keeps_no_other_from_it(kvm: Kvm) -> 
     lost = await board.close()
     assert [str(error) for error in lost] == ["fsync bad: No space left on device"]
     assert len(open_fds()) == len(before) - len(disks)
+
+
+async def test_a_reset_is_not_answered_while_a_worker_is_in_guest_memory(
+    kvm: Kvm,
+) -> None:
+    memory = map_guest_memory(layout.memory_regions(16))
+    fd = os.memfd_create("disk")
+    os.write(fd, b"late" * (LARGE // 4))
+    backing = Backing(fd, LARGE, b"id")
+    device = BlockDevice.restore(BlockState(drive_id="d", path_on_host="d"), backing)
+    disk = Disk(device, BackingFile("d", fd, backing), print)
+    machine = Machine(memory, [("d", device)])
+    (attached,) = machine.attached
+    entry = Entry("linux64", 0x10_0000, layout.ZERO_PAGE)
+    state = boot_vcpu(Topology(0, 1), unpack_cpuid(kvm.supported_cpuid()), entry)
+    board = Board(kvm, machine, [state], Console(machine.serial), {"d": disk})
+    kick, gate, went_on = EventFd(), Gate(device), trio.Event()
+    (driver,) = Guest(attached.transport).probe([RingLayout.at(0x10_0000, 16)])
+    memory.write(HEADER_AT, struct.pack("<IIQ", 0, 0, 0))
+    data = Buffer(DATA_AT, LARGE + 1, writable=True)
+    driver.add((Buffer(HEADER_AT, 16), data))
+
+    async def released() -> None:
+        await board.released()
+        went_on.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(disk.pump, attached.transport, kick)
+        kick.signal()
+        await gate.entered.wait()
+        board.mmio_write(attached.slot.base + STATUS, bytes(4))
+        assert board.holding()
+        nursery.start_soon(released)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not went_on.is_set()
+        gate.open()
+        with trio.fail_after(5):
+            await went_on.wait()
+        assert memory.read(DATA_AT, 4) == b"late"  # and nothing from here on
+        assert not device.in_flight
+        board.mmio_write(attached.slot.base + STATUS, bytes(4))
+        assert not board.holding()
+        nursery.cancel_scope.cancel()
+    kick.close()
+    assert await board.close() == ()
 
 
 # In a process of its own: the C library keeps the stacks of ended threads, and

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import trio
+import trio.testing
 
 from tests.helpers.flat import DATA
 from tests.helpers.vcpus import (
@@ -21,6 +22,32 @@ from vmmd.bus import Access, Rule, Space
 from vmmd.cpu.exits import EndReason
 
 POSTED_BYTE = Rule(0, 1, write=True, access=Access.POSTED)
+
+
+async def test_a_held_access_keeps_its_vcpu_waiting() -> None:
+    class Holding(Recorder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.open = trio.Event()
+            self.asked = trio.Event()
+
+        def holding(self) -> bool:
+            return len(self.log) == 1
+
+        async def released(self) -> None:
+            self.asked.set()
+            await self.open.wait()
+
+    source = f"mov dx, 0x600\nout dx, al\nmov dx, {DONE}\nout dx, al\nspin: jmp spin"
+    handler = Holding()
+    async with machine(Setup([source]), handler) as m:
+        m.threads.run()
+        await handler.asked.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        assert [entry[1] for entry in handler.log] == [0x600]
+        handler.open.set()
+        await handler.done.wait()
+    assert [entry[1] for entry in handler.log] == [0x600, DONE]
 
 
 async def test_ports_of_every_size() -> None:

@@ -26,6 +26,7 @@ from tests.helpers.block_model import (
     BlockRig,
 )
 from tests.helpers.driver import Buffer
+from tests.helpers.gate import Gate
 from vmmd.config import DriveConfig
 from vmmd.errors import ConfigError
 from vmmd.loop.disk import BackingFile, Disk, device_id, knows_nowait
@@ -191,25 +192,6 @@ async def test_kicks_are_counted_and_own_signals_are_not(path: Path) -> None:
         await trio.testing.wait_all_tasks_blocked()
         assert guest.disk.device.statistics().worker_count == 1
         assert guest.disk.device.statistics().queue_event_count == 1
-
-
-class Gate:
-    """A disk whose requests do not end before it is opened."""
-
-    def __init__(self, device: BlockDevice) -> None:
-        self._run = device.run
-        self._open = threading.Event()
-        self.entered = trio.Event()
-        device.native.slow_until_ns = NEVER
-        device.run = self.run  # type: ignore[method-assign]  # a slow disk
-
-    def run(self, slot: int) -> None:
-        trio.from_thread.run_sync(self.entered.set)
-        self._open.wait(5)
-        self._run(slot)
-
-    def open(self) -> None:
-        self._open.set()
 
 
 async def test_quiesce_waits_for_workers_and_takes_nothing_new(path: Path) -> None:

@@ -64,6 +64,7 @@ class Board:
         self._irqs: dict[int, EventFd] = {}
         self._kicks: dict[str, EventFd] = {}
         self.vcpus: list[VcpuFd] = []
+        self._wrote = False
         with ExitStack() as self._fds:
             self._build(kvm, vcpus, track_dirty_pages=track_dirty_pages)
             self.threads = VcpuThreads(self.vcpus, machine.bus.windows)
@@ -205,10 +206,31 @@ class Board:
 
     def mmio_write(self, address: int, data: bytes) -> None:
         """A write to an address; a kick that came this way is passed on."""
+        self._wrote = True
         self.machine.mmio_write(address, data)
         for attached in self.machine.attached:
             if attached.transport.take_kicks():
                 self._kicks[attached.name].signal()
+
+    def holding(self) -> bool:
+        """A driver may use its memory again once its reset is answered: not
+        before the last worker has left it."""
+        wrote, self._wrote = self._wrote, False
+        return wrote and bool(self._resetting())
+
+    async def released(self) -> None:
+        """Wait for the workers of devices that were reset."""
+        for disk in self._resetting():
+            await disk.idle()
+
+    def _resetting(self) -> list[Disk]:
+        return [
+            self.disks[attached.name]
+            for attached in self.machine.attached
+            if attached.name in self.disks
+            and not attached.transport.status
+            and self.disks[attached.name].device.in_flight
+        ]
 
     def ended(self, end: VmEnd) -> None:
         """A vCPU has ended by itself."""

@@ -135,6 +135,10 @@ class Disk:
     async def quiesce(self) -> None:
         """Take no new request, and wait until each that was taken is answered."""
         self._quiesced = True
+        await self.idle()
+
+    async def idle(self) -> None:
+        """Wait until no request is with a worker or waits for one."""
         while self.device.in_flight:
             await self._settled.park()
 

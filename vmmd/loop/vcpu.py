@@ -68,6 +68,16 @@ class ExitHandler(Protocol):
     def settled(self) -> None:
         """A burst of posted writes and answers is over: what it calls for, now."""
 
+    def holding(self) -> bool:
+        """Asked after an access was served: keep the vCPU waiting for it?
+
+        For an access that is done only when something else is, such as a device
+        reset while a worker still writes to the device's memory.
+        """
+
+    async def released(self) -> None:
+        """Wait until what was held may go on."""
+
     def ended(self, end: VmEnd) -> None:
         """A vCPU has ended by itself; what was posted before has been given."""
 
@@ -130,6 +140,7 @@ class VcpuThreads:
         self._joined = False
         self._stopping = False
         self._reported: set[int] = set()
+        self._held: CData | None = None
         for window in windows:
             self.add_window(window)
 
@@ -257,7 +268,11 @@ class VcpuThreads:
         """
         while True:
             posted, served = self._serve(handler)
-            if served >= BUDGET:
+            if self._held is not None:
+                await handler.released()
+                held, self._held = self._held, None
+                lib.vcpu_answer(held)
+            elif served >= BUDGET:
                 await trio.lowlevel.checkpoint()
             elif posted:
                 with trio.move_on_after(LINGER_S):
@@ -268,7 +283,7 @@ class VcpuThreads:
     def _serve(self, handler: ExitHandler) -> tuple[int, int]:
         """Drain and answer until there is nothing, or the budget is spent."""
         posted = served = 0
-        while served < BUDGET:
+        while served < BUDGET and self._held is None:
             taken = self._drain(handler)
             answered = self._answer_all(handler)
             posted += taken
@@ -297,8 +312,11 @@ class VcpuThreads:
         while index < len(self._vcpus):
             vcpu = self._vcpus[index]
             _answer(vcpu.mail, handler)
-            lib.vcpu_answer(vcpu)
             answered += 1
+            if handler.holding():
+                self._held = vcpu
+                break
+            lib.vcpu_answer(vcpu)
             index = lib.vcpu_next_asked(self._all, index + 1)
         return answered
 

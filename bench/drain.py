@@ -112,8 +112,8 @@ def ours() -> float:
 @functools.cache
 def _program() -> Path:
     root = HERE.parent / "vmmd"
-    names = ("memory.c", "virtio/ring.c", "virtio/block.c")
-    return build_twin("drain.c", *(str(root / name) for name in names))
+    sources = [root / "memory.c", *sorted((root / "virtio").glob("*.c"))]
+    return build_twin("drain.c", *map(str, sources))
 
 
 def _twin(mode: str) -> float:

@@ -1,4 +1,4 @@
-// sources: vmmd/memory.c vmmd/virtio/ring.c vmmd/virtio/block.c
+// sources: vmmd/memory.c vmmd/virtio/ring.c vmmd/virtio/pace.c vmmd/virtio/block_request.c vmmd/virtio/block.c
 /* libFuzzer target: block.c over a hostile ring and hostile requests.
  *
  * The input is a list of steps: a store into guest memory, a chain offered, a

@@ -2,32 +2,17 @@
 #include "vmmd/virtio/block.h"
 
 #include <errno.h>
-#include <poll.h>
-#include <string.h>
-#include <sys/resource.h>
-#include <time.h>
-#include <unistd.h>
+#include <stddef.h>
 
-enum { SECTOR_SHIFT = 9, SECTOR_SIZE = 512 };
-enum { TYPE_IN = 0, TYPE_OUT = 1, TYPE_FLUSH = 4, TYPE_GET_ID = 8 };
-enum { STATUS_OK = 0, STATUS_IOERR = 1, STATUS_UNSUPP = 2 };
+#include "vmmd/virtio/block_request.h"
+#include "vmmd/virtio/pace.h"
+
 
 /* A page-cached MiB takes about 100 us: more would hold up the loop. */
 #define INLINE_BYTES (1ull << 20)
 /* A write that waited for SLOW_NS sends those of the next SLOW_FOR_NS to workers. */
 #define SLOW_NS 1000000ull
 #define SLOW_FOR_NS 100000000ull
-
-#define SCORE_MOST 16
-#define SCORE_MISS 4
-#define PROBE_FIRST 64
-#define PROBE_MOST 4096
-
-struct header {
-    uint32_t type;
-    uint32_t reserved;
-    uint64_t sector;
-};
 
 /* What a batch has taken, and when the last request was seen. */
 struct batch {
@@ -38,204 +23,10 @@ struct batch {
     uint64_t since_wait;
 };
 
-static uint64_t clock_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
-}
-
 /* Acquire: a DONE slot's result is read after its state. */
 static uint32_t state_of(const struct block_slot *slot)
 {
     return __atomic_load_n(&slot->state, __ATOMIC_ACQUIRE);
-}
-
-/* Moves the start of what is left `n` bytes on. */
-static void advance(struct block_slot *slot, uint64_t n)
-{
-    slot->left -= n;
-    slot->offset += n;
-    while (slot->count && n >= slot->iov->iov_len) {
-        n -= slot->iov->iov_len;
-        slot->iov++;
-        slot->count--;
-    }
-    if (n) {
-        slot->iov->iov_base = (uint8_t *)slot->iov->iov_base + n;
-        slot->iov->iov_len -= n;
-    }
-}
-
-/* Takes the first `len` bytes of what is left. The caller has checked `left`. */
-static void take_bytes(struct block_slot *slot, void *to, uint64_t len)
-{
-    for (uint64_t done = 0, part; done < len; done += part) {
-        part = slot->iov->iov_len < len - done ? slot->iov->iov_len : len - done;
-        memcpy((uint8_t *)to + done, slot->iov->iov_base, part);
-        advance(slot, part);
-    }
-}
-
-/* The other way, for a device id; likewise checked. */
-static void give_bytes(struct block_slot *slot, const void *from, uint64_t len)
-{
-    for (uint64_t done = 0, part; done < len; done += part) {
-        part = slot->iov->iov_len < len - done ? slot->iov->iov_len : len - done;
-        memcpy(slot->iov->iov_base, (const uint8_t *)from + done, part);
-        advance(slot, part);
-    }
-}
-
-static void select_segments(struct block_slot *slot, uint32_t from, uint32_t count,
-                            uint64_t len)
-{
-    slot->iov = slot->chain.segment + from;
-    slot->count = count;
-    slot->left = len;
-}
-
-/* Cuts the last writable byte off: it is the status. 0 if there is none. What is
- * left ends in a segment that is not empty, so that most reads have one. */
-static int take_status(struct block_slot *slot)
-{
-    struct ring_chain *chain = &slot->chain;
-    struct iovec *segments = chain->segment + chain->readable;
-
-    if (!chain->writable_len)
-        return 0;
-    while (!segments[chain->writable - 1].iov_len)
-        chain->writable--;
-    struct iovec *last = &segments[chain->writable - 1];
-    slot->status = (uint8_t *)last->iov_base + --last->iov_len;
-    chain->writable -= !last->iov_len;
-    chain->writable_len--;
-    return 1;
-}
-
-/* Finds the data of a read or write and its place. 0 if they are not possible. */
-static int place(const struct block *block, struct block_slot *slot, uint64_t sector)
-{
-    struct ring_chain *chain = &slot->chain;
-
-    slot->offset = 0;
-    if (slot->type == TYPE_IN)
-        select_segments(slot, chain->readable, chain->writable, chain->writable_len);
-    else if (block->read_only)
-        return 0;
-    if (slot->left % SECTOR_SIZE || sector > block->capacity ||
-        slot->left >> SECTOR_SHIFT > block->capacity - sector)
-        return 0;
-    slot->offset = slot->begin = sector << SECTOR_SHIFT;
-    slot->end = slot->begin + slot->left;
-    return 1;
-}
-
-static void give_id(const struct block *block, struct block_slot *slot)
-{
-    struct ring_chain *chain = &slot->chain;
-
-    select_segments(slot, chain->readable, chain->writable, chain->writable_len);
-    if (slot->left < sizeof block->id)
-        return;
-    give_bytes(slot, block->id, sizeof block->id);
-    slot->result = STATUS_OK;
-}
-
-/* Reads the chain into the slot. 1 if there is work for the file; 0 if the slot's
- * result is final. Every status is IOERR until something else is proven. */
-static int parse(struct block *block, struct block_slot *slot)
-{
-    struct header header;
-
-    slot->status = NULL;
-    slot->result = STATUS_IOERR;
-    slot->type = ~0u;
-    slot->fd = block->fd;
-    slot->begin = slot->end = slot->took_ns = 0;
-    slot->dropped = slot->slept = 0;
-    ring_mark_written(block->ring, &slot->chain, slot->chain.writable_len);
-    select_segments(slot, 0, slot->chain.readable, slot->chain.readable_len);
-    if (!take_status(slot) || slot->left < sizeof header)
-        return 0;
-    take_bytes(slot, &header, sizeof header);
-    slot->type = header.type;
-    switch (header.type) {
-    case TYPE_IN:
-    case TYPE_OUT:
-        return place(block, slot, header.sector);
-    case TYPE_FLUSH:
-        if (!block->writeback)
-            slot->result = STATUS_OK;
-        return block->writeback;
-    case TYPE_GET_ID:
-        give_id(block, slot);
-        return 0;
-    default:
-        slot->result = STATUS_UNSUPP;
-        return 0;
-    }
-}
-
-/* One system call. One segment is the common case, and a vector costs 0.1 us. */
-static ssize_t move(const struct block_slot *slot, int flags)
-{
-    const struct iovec *iov = slot->iov;
-    int count = (int)slot->count;
-    off_t at = (off_t)slot->offset;
-
-    if (slot->type == TYPE_OUT)
-        return count == 1 ? pwrite(slot->fd, iov->iov_base, iov->iov_len, at)
-                          : pwritev(slot->fd, iov, count, at);
-    if (count == 1 && !flags)
-        return pread(slot->fd, iov->iov_base, iov->iov_len, at);
-    return preadv2(slot->fd, iov, count, at, flags);
-}
-
-/* Moves what is left; 0, or errno. A file that ends early is EIO. */
-static int transfer(struct block_slot *slot, int flags)
-{
-    while (slot->left) {
-        ssize_t n = move(slot, flags);
-        if (n > 0)
-            advance(slot, (uint64_t)n);
-        else if (n == 0)
-            return EIO;
-        else if (errno != EINTR)
-            return errno;
-    }
-    return 0;
-}
-
-static long sleeps(void)
-{
-    struct rusage usage;
-
-    getrusage(RUSAGE_THREAD, &usage);
-    return usage.ru_nvcsw;
-}
-
-/* A write whose time says nothing unless it slept: on a busy CPU any call may
- * take milliseconds, and a worker would only make that worse. */
-static int transfer_watched(struct block_slot *slot)
-{
-    long before = sleeps();
-    int error = transfer(slot, 0);
-
-    slot->slept = sleeps() != before;
-    return error;
-}
-
-void block_run(struct block_slot *slot)
-{
-    uint64_t start = clock_ns();
-    int failed = slot->type == TYPE_FLUSH  ? fsync(slot->fd)
-                 : slot->type == TYPE_OUT ? transfer_watched(slot)
-                                          : transfer(slot, 0);
-
-    slot->took_ns += clock_ns() - start;
-    slot->result = failed ? STATUS_IOERR : STATUS_OK;
-    __atomic_store_n(&slot->state, BLOCK_DONE, __ATOMIC_RELEASE);
 }
 
 static void account(struct block_latency *latency, uint64_t took_ns)
@@ -335,8 +126,8 @@ static int transfer_inline(const struct block *block, struct block_slot *slot,
                            uint64_t now)
 {
     if (slot->type == TYPE_OUT && now < block->watch_until_ns)
-        return transfer_watched(slot);
-    return transfer(slot, block->nowait ? RWF_NOWAIT : 0);
+        return request_transfer_watched(slot);
+    return request_transfer(slot, block->nowait ? RWF_NOWAIT : 0);
 }
 
 static void stay(struct block *block, struct block_slot *slot, enum block_state state)
@@ -358,7 +149,7 @@ static void carry_out(struct block *block, struct block_slot *slot, struct batch
         return;
     }
     int error = transfer_inline(block, slot, batch->now_ns);
-    uint64_t now = clock_ns();
+    uint64_t now = pace_clock_ns();
     slot->took_ns = now - batch->now_ns;
     batch->now_ns = now;
     if (block->nowait && slot->type == TYPE_IN &&
@@ -378,7 +169,7 @@ static void serve(struct block *block, struct block_slot *slot, struct batch *ba
     batch->requests++;
     batch->since_wait++;
     block->ops_used++;
-    if (parse(block, slot)) {
+    if (request_parse(block, slot)) {
         batch->bytes += slot->left;
         block->bytes_used += slot->left;
         carry_out(block, slot, batch);
@@ -391,7 +182,7 @@ static void serve(struct block *block, struct block_slot *slot, struct batch *ba
     answer(block, slot);
     /* Nothing moved, so nothing looked at the clock. */
     if (batch->requests % 32 == 0)
-        batch->now_ns = clock_ns();
+        batch->now_ns = pace_clock_ns();
 }
 
 static struct block_slot *free_slot(struct block *block)
@@ -436,55 +227,18 @@ static void signal_used(struct block *block)
         irq_raise(block->irq, 1);
 }
 
-/* 1 if a chain came within spin_ns. */
-static int poll_ring(const struct block *block)
-{
-    uint64_t end = clock_ns() + block->spin_ns;
-
-    do {
-        for (int i = 0; i < 8; i++) {
-            if (ring_pending(block->ring))
-                return 1;
-            __builtin_ia32_pause();
-        }
-    } while (clock_ns() < end);
-    return 0;
-}
-
-/* Whether to wait now, after `served` requests. */
-static int worth_it(struct block_habit *habit, uint64_t served)
-{
-    habit->since += (uint32_t)served;
-    if (!habit->score && habit->since < habit->probe_after)
-        return 0;
-    habit->since = 0;
-    return 1;
-}
-
-static void learn(struct block_habit *habit, int hit)
-{
-    if (hit) {
-        habit->score += habit->score < SCORE_MOST;
-        habit->probe_after = PROBE_FIRST;
-    } else if (habit->score) {
-        habit->score = habit->score > SCORE_MISS ? habit->score - SCORE_MISS : 0;
-    } else if (habit->probe_after < PROBE_MOST) {
-        habit->probe_after *= 2;
-    }
-}
-
 /* A wake costs 17 to 30 us, an answer to a spinning drain about one; but where
  * the vCPU has only this CPU a spin keeps it from asking. No figure known
  * beforehand tells the two apart (gap averages and CPU counts failed), so it is
  * learned from whether it pays. */
 static int spin(struct block *block, uint64_t served)
 {
-    if (!block->spin_ns || !worth_it(&block->spin, served))
+    if (!block->spin_ns || !pace_worth_it(&block->spin, served))
         return 0;
-    int hit = poll_ring(block);
+    int hit = pace_poll(block->ring, block->spin_ns);
     block->counters.spins++;
     block->counters.spin_hits += (uint64_t)hit;
-    learn(&block->spin, hit);
+    pace_learn(&block->spin, hit);
     return hit;
 }
 
@@ -495,20 +249,14 @@ static int spin(struct block *block, uint64_t served)
  * hardware timer each time, which under a hypervisor cost 10 us a request. */
 static int doze(struct block *block, uint64_t served)
 {
-    struct pollfd fds[] = {{.fd = block->kick_fd, .events = POLLIN},
-                           {.fd = block->loop_fd, .events = POLLIN}};
-    struct timespec most = {.tv_nsec = (long)block->doze_ns};
-    uint64_t count;
-
-    if (block->kick_fd < 0 || !block->doze_ns || !worth_it(&block->doze, served))
+    if (block->kick_fd < 0 || !block->doze_ns || !pace_worth_it(&block->doze, served))
         return 0;
-    int ready = ppoll(fds, 2, &most, NULL);
     block->counters.dozes++;
-    if (ready < 0 || fds[1].revents)
+    int hit = pace_doze(block->kick_fd, block->loop_fd, block->doze_ns);
+    if (hit < 0)
         return 0;
-    int hit = ready && read(block->kick_fd, &count, sizeof count) == sizeof count;
     block->counters.doze_hits += (uint64_t)hit;
-    learn(&block->doze, hit);
+    pace_learn(&block->doze, hit);
     return hit;
 }
 
@@ -521,7 +269,7 @@ static int more(struct block *block, struct batch *batch)
     batch->since_wait = 0;
     int waited = (served && spin(block, served)) || ring_arm_kicks(block->ring) ||
                  (served && doze(block, served));
-    batch->now_ns = waited ? clock_ns() : batch->now_ns;
+    batch->now_ns = waited ? pace_clock_ns() : batch->now_ns;
     return waited;
 }
 
@@ -558,7 +306,7 @@ static void collect(struct block *block)
             continue;
         }
         if (slot->type == TYPE_OUT && slot->took_ns > SLOW_NS)
-            note_slow(block, slot, clock_ns());
+            note_slow(block, slot, pace_clock_ns());
         block->counters.invalid += slot->result != STATUS_OK;
         answer(block, slot);
     }
@@ -569,7 +317,7 @@ static void collect(struct block *block)
 
 enum block_stop block_drain(struct block *block)
 {
-    struct batch batch = {.now_ns = clock_ns()};
+    struct batch batch = {.now_ns = pace_clock_ns()};
     enum block_stop why;
 
     block->ops_used = block->bytes_used = 0;
@@ -618,5 +366,5 @@ void block_reset(struct block *block)
     block->ring = NULL;
     block->irq = NULL;
     block->unsignalled = 0;
-    block->spin = block->doze = (struct block_habit){.probe_after = PROBE_FIRST};
+    block->spin = block->doze = (struct block_habit){.probe_after = PACE_PROBE_FIRST};
 }

@@ -1,241 +1,36 @@
 #define _GNU_SOURCE
-#include "vmmd/loop/vcpu.h"
+#include "vmmd/loop/vcpu_parts.h"
 
 #include <errno.h>
-#include <linux/futex.h>
 #include <linux/kvm.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/syscall.h>
 #include <unistd.h>
-
-#include "vmmd/bus.h"
 
 #define STACK_BYTES (256 * 1024)
 #define COMMAND_BITS 2
 #define COMMAND_MASK 3u
-
-enum { SYNC, SHADOW, POSTED, STORED, W1C, STORED_POSTED }; /* vmmd/bus.py Access */
 
 /* The handler's whole world. initial-exec: a lazily allocated thread-local
  * would call malloc inside the handler. */
 static _Thread_local __attribute__((tls_model("initial-exec")))
 struct kvm_run *running;
 
-static void futex_wait(const uint32_t *word, uint32_t value)
-{
-    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
-}
-
-static void futex_wake(const uint32_t *word)
-{
-    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
-}
-
-static void signal_fd(int fd)
-{
-    uint64_t one = 1;
-    /* A counter that is full is readable, which is all we want. */
-    ssize_t ignored = write(fd, &one, sizeof(one));
-    (void)ignored;
-}
-
-static void stall_at(struct vcpu *v, uint32_t point)
-{
-    if (__builtin_expect(__atomic_load_n(&v->stall, __ATOMIC_RELAXED) != point, 1))
-        return;
-    __atomic_store_n(&v->stalled, point, __ATOMIC_SEQ_CST);
-    while (__atomic_load_n(&v->stall, __ATOMIC_SEQ_CST) == point)
-        futex_wait(&v->stall, point);
-    __atomic_store_n(&v->stalled, VCPU_NO_STALL, __ATOMIC_SEQ_CST);
-}
-
-/* -- The posted ring: design rule by rule ------------------------------- */
-
-/* Appends a write, or returns 0 if the ring is full. The slot is known to be
- * free before the ticket is taken, since a ticket cannot be given back; from
- * the ticket to the sequence nothing blocks. */
-static int post(struct vcpu *v, const struct vcpu_window *w, uint32_t offset,
-                uint32_t size, uint64_t value)
-{
-    struct vcpu_threads *all = v->all;
-    uint64_t ticket = __atomic_load_n(&all->tail, __ATOMIC_RELAXED);
-    do {
-        uint64_t head = __atomic_load_n(&all->head, __ATOMIC_ACQUIRE);
-        /* Signed: a stale ticket may lie behind head, and the swap then fails. */
-        if ((int64_t)(ticket - head) > (int64_t)all->mask) {
-            v->counters.full++;
-            return 0;
-        }
-    } while (!__atomic_compare_exchange_n(&all->tail, &ticket, ticket + 1, 0,
-                                          __ATOMIC_SEQ_CST, __ATOMIC_RELAXED));
-    stall_at(v, VCPU_STALL_PUBLISHING);
-    struct vcpu_posted *slot = &all->slot[ticket & all->mask];
-    slot->value = value;
-    slot->window = w->id;
-    slot->offset = (uint16_t)offset;
-    slot->size = (uint16_t)size;
-    __atomic_store_n(&slot->sequence, ticket + 1, __ATOMIC_RELEASE);
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    v->counters.posted++;
-    if (__atomic_load_n(&all->awaited, __ATOMIC_RELAXED) == ticket) {
-        v->counters.woken++;
-        signal_fd(all->work_fd);
-    }
-    return 1;
-}
-
-static int published(const struct vcpu_threads *all, uint64_t ticket)
-{
-    const struct vcpu_posted *slot = &all->slot[ticket & all->mask];
-    return __atomic_load_n(&slot->sequence, __ATOMIC_ACQUIRE) == ticket + 1;
-}
-
-uint32_t vcpu_take_posted(struct vcpu_threads *all, struct vcpu_posted *out,
-                          uint32_t room)
-{
-    uint64_t head = all->head;
-    uint32_t n = 0;
-    while (n < room && published(all, head)) {
-        out[n++] = all->slot[head & all->mask];
-        head++;
-    }
-    __atomic_store_n(&all->head, head, __ATOMIC_RELEASE);
-    return n;
-}
-
-int vcpu_posted_empty(const struct vcpu_threads *all)
-{
-    return all->head == __atomic_load_n(&all->tail, __ATOMIC_SEQ_CST);
-}
-
-int vcpu_arm(struct vcpu_threads *all)
-{
-    __atomic_store_n(&all->awaited, all->head, __ATOMIC_RELAXED);
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    return !published(all, all->head) && vcpu_next_asked(all, 0) == all->count;
-}
-
-/* -- The mailbox -------------------------------------------------------- */
-
-/* Asks the loop and sleeps until it answers. 0 if the vCPU is to stop. A pause
- * leaves us waiting: the answer comes, and only then is the exit complete. */
-static int ask(struct vcpu *v)
-{
-    struct vcpu_mailbox *m = &v->mail;
-    uint32_t seen = VCPU_EMPTY;
-    v->counters.asked++;
-    m->horizon = __atomic_load_n(&v->all->tail, __ATOMIC_SEQ_CST);
-    if (!__atomic_compare_exchange_n(&m->word, &seen, VCPU_ASKED, 0,
-                                     __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
-        return 0;
-    signal_fd(v->all->work_fd);
-    while (__atomic_load_n(&m->word, __ATOMIC_ACQUIRE) == VCPU_ASKED)
-        futex_wait(&m->word, VCPU_ASKED);
-    seen = VCPU_ANSWERED;
-    return __atomic_compare_exchange_n(&m->word, &seen, VCPU_EMPTY, 0,
-                                       __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
-}
-
-uint32_t vcpu_next_asked(const struct vcpu_threads *all, uint32_t from)
-{
-    for (uint32_t i = from; i < all->count; i++) {
-        const struct vcpu_mailbox *m = &all->vcpu[i]->mail;
-        if (__atomic_load_n(&m->word, __ATOMIC_ACQUIRE) == VCPU_ASKED &&
-            (int64_t)(all->head - m->horizon) >= 0)
-            return i;
-    }
-    return all->count;
-}
-
-int vcpu_answer(struct vcpu *v)
-{
-    uint32_t seen = VCPU_ASKED;
-    if (!__atomic_compare_exchange_n(&v->mail.word, &seen, VCPU_ANSWERED, 0,
-                                     __ATOMIC_RELEASE, __ATOMIC_RELAXED))
-        return 0;
-    futex_wake(&v->mail.word);
-    return 1;
-}
-
-/* -- Windows ------------------------------------------------------------ */
-
-static const struct vcpu_window *find_window(const struct vcpu_threads *all,
-                                             uint32_t space, uint64_t address)
-{
-    uint32_t count = __atomic_load_n(&all->window_count[space], __ATOMIC_ACQUIRE);
-    for (uint32_t i = 0; i < count; i++) {
-        const struct vcpu_window *w = &all->window[space][i];
-        if (address - w->base < w->length)
-            return w;
-    }
-    return NULL;
-}
-
-static const struct vcpu_rule *find_rule(const struct vcpu_window *w, uint64_t offset,
-                                         uint32_t size, uint32_t write)
-{
-    const struct vcpu_rules *rules = __atomic_load_n(&w->rules, __ATOMIC_ACQUIRE);
-    if (!rules || (offset & (size - 1)))
-        return NULL;
-    for (uint32_t i = 0; i < rules->count; i++) {
-        const struct vcpu_rule *r = &rules->rule[i];
-        if (r->size == size && r->write == write && offset >= r->offset &&
-            offset + size <= r->end)
-            return r;
-    }
-    return NULL;
-}
-
-/* Serves one item by its window's rule; 0 if only the loop can. A rule's size
- * is 1, 2, 4 or 8, so what passes find_rule is aligned and in the page. */
-static int serve_item(struct vcpu *v, const struct vcpu_window *w, uint64_t offset,
-                      uint8_t *data, uint32_t size, uint32_t write)
-{
-    const struct vcpu_rule *r = find_rule(w, offset, size, write);
-    uint64_t value = 0;
-    if (!r)
-        return 0;
-    memcpy(&value, data, size);
-    switch (r->access) {
-    case SHADOW:
-        value = page_load(w->page, (uint32_t)offset, size);
-        memcpy(data, &value, size);
-        v->counters.shadow++;
-        return 1;
-    case STORED_POSTED:
-        page_store(w->page, (uint32_t)offset, size, value & r->mask);
-        return post(v, w, (uint32_t)offset, size, value);
-    case POSTED:
-        return post(v, w, (uint32_t)offset, size, value);
-    case STORED:
-        page_store(w->page, (uint32_t)offset, size, value & r->mask);
-        v->counters.stored++;
-        return 1;
-    case W1C:
-        page_clear_u32(w->page, r->target, (uint32_t)value);
-        v->counters.cleared++;
-        return 1;
-    default:
-        return 0;
-    }
-}
-
 /* Serves the access in the mailbox: as many items as the rules allow, then the
  * loop gets the rest of the run in one go. 0 if the vCPU is to stop. */
 static int serve_access(struct vcpu *v)
 {
     struct vcpu_mailbox *m = &v->mail;
-    const struct vcpu_window *w = find_window(v->all, m->space, m->address);
+    const struct vcpu_window *w = window_find(v->all, m->space, m->address);
     while (w && m->count &&
-           serve_item(v, w, m->address - w->base, m->data, m->size, m->write)) {
+           window_serve(v, w, m->address - w->base, m->data, m->size, m->write)) {
         m->data += m->size;
         m->count--;
     }
-    return m->count == 0 || ask(v);
+    return m->count == 0 || mailbox_ask(v);
 }
 
 static void note(struct vcpu *v, uint32_t reason, const struct vcpu_mailbox *m)
@@ -414,26 +209,6 @@ int vcpu_install(void)
     sigemptyset(&kick);
     sigaddset(&kick, SIGRTMIN);
     return pthread_sigmask(SIG_BLOCK, &kick, NULL);
-}
-
-int vcpu_add_window(struct vcpu_threads *all, const struct vcpu_window *window)
-{
-    uint32_t *count = &all->window_count[window->space];
-    if (*count == VCPU_MAX_WINDOWS)
-        return -1;
-    all->window[window->space][*count] = *window;
-    __atomic_store_n(count, *count + 1, __ATOMIC_RELEASE);
-    return 0;
-}
-
-void vcpu_set_rules(struct vcpu_threads *all, uint32_t id,
-                    const struct vcpu_rules *rules)
-{
-    for (uint32_t space = 0; space < 2; space++)
-        for (uint32_t i = 0; i < all->window_count[space]; i++)
-            if (all->window[space][i].id == id)
-                __atomic_store_n(&all->window[space][i].rules, rules,
-                                 __ATOMIC_SEQ_CST);
 }
 
 int vcpu_start(struct vcpu *v)

@@ -77,7 +77,7 @@ def test_a_signal_ends_qemu(number: signal.Signals) -> None:
         assert child.wait(timeout=10) == wanted
     until = time.monotonic() + 5
     while alive(qemu) and time.monotonic() < until:
-        time.sleep(0.01)
+        time.sleep(0.01)  # nothing tells of a process that is not a child
     assert not alive(qemu)
 
 

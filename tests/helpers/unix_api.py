@@ -32,7 +32,7 @@ class UnixApi(http.client.HTTPConnection):
                 self.sock.close()
                 if time.monotonic() > end:
                     raise
-                time.sleep(0.01)
+                time.sleep(0.01)  # nothing tells that another process listens
             else:
                 return
 

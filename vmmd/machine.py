@@ -45,13 +45,19 @@ _POWER = power.PowerState()
 class MachineState:
     """What a machine starts from; the default is a cold boot's.
 
-    ``transports`` has a state per device, or is empty: all cold.
+    ``transports`` has a state per device, in their order, and ``devices`` each
+    device's record by its name; or both are empty: all cold.
     """
 
     serial: serial.SerialState = _SERIAL
     i8042: i8042.I8042State = _I8042
     power: power.PowerState = _POWER
     transports: tuple[MmioState, ...] = ()
+    devices: tuple[tuple[str, object], ...] = ()
+
+    def device(self, name: str) -> object:
+        """The saved record of the device ``name``; None: it is a new one."""
+        return dict(self.devices).get(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +70,8 @@ class Attached:
     transport: MmioTransport
 
 
-_COLD = MachineState()
+COLD = MachineState()
+"""Of a machine that was just switched on."""
 
 
 class Machine:
@@ -77,7 +84,7 @@ class Machine:
         self,
         memory: GuestMemory,
         devices: Sequence[tuple[str, VirtioDevice]] = (),
-        state: MachineState = _COLD,
+        state: MachineState = COLD,
         *,
         boot_timer: bool = False,
     ) -> None:
@@ -175,6 +182,7 @@ class Machine:
             i8042=self.i8042.save(),
             power=self.power.save(),
             transports=tuple(a.transport.save() for a in self.attached),
+            devices=tuple((a.name, a.device.save()) for a in self.attached),
         )
 
     def statistics(self) -> dict[str, object]:

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from vmmd.cpu.exits import VmEnd
     from vmmd.cpu.state import VcpuState
     from vmmd.loop.console import Console
-    from vmmd.loop.disk import BackingFile, Disk
     from vmmd.loop.kvm import Kvm
+    from vmmd.loop.pump import Pump
     from vmmd.loop.vcpufd import VcpuFd
     from vmmd.machine import Attached, Machine
 
@@ -42,6 +42,7 @@ _LAST_WORDS_S = 0.25  # what a slow reader of the console gets at the end
 class Board:
     """One guest on KVM. ``vcpus`` are what each vCPU starts with.
 
+    ``pumps`` serve the machine's devices, by the name each is attached under.
     HostError if KVM refuses something; nothing is left open then.
     """
 
@@ -51,13 +52,13 @@ class Board:
         machine: Machine,
         vcpus: Sequence[VcpuState],
         console: Console,
-        disks: Mapping[str, Disk],
+        pumps: Mapping[str, Pump],
         *,
         track_dirty_pages: bool = False,
     ) -> None:
         self.machine = machine
         self.console = console
-        self.disks = disks
+        self.pumps = pumps
         self.end: VmEnd | None = None
         self.over = trio.Event()
         self.on_boot_time: Callable[[], None] = lambda: None
@@ -131,27 +132,25 @@ class Board:
         nursery.start_soon(self.threads.pump, self)
         nursery.start_soon(self.console.run, self.settled)
         for attached in self.machine.attached:
-            disk = self.disks.get(attached.name)
-            if disk is not None:
-                kick = self._kicks[attached.name]
-                nursery.start_soon(disk.pump, attached.transport, kick)
+            pump = self.pumps[attached.name]
+            kick = self._kicks[attached.name]
+            nursery.start_soon(pump.pump, attached.transport, kick)
 
     def run(self) -> None:
         """Let the guest go (on)."""
-        for disk in self.disks.values():
-            disk.resume()
+        for pump in self.pumps.values():
+            pump.resume()
         self.threads.run()
 
     async def pause(self) -> None:
         """Stop the guest: vCPUs parked, nothing posted, nothing in flight."""
         self.threads.request_pause()
         await self.threads.wait_parked()
-        for disk in self.disks.values():
-            await disk.quiesce()
+        for pump in self.pumps.values():
+            await pump.quiesce()
 
-    async def replace_disk(self, name: str, file: BackingFile) -> None:
-        """Go on with another file behind a drive, and tell the driver."""
-        await self.disks[name].replace(file)
+    def config_changed(self, name: str) -> None:
+        """Tell the driver of the device ``name`` that its configuration is new."""
         for attached in self.machine.attached:
             if attached.name == name:
                 attached.transport.config_changed()
@@ -166,7 +165,7 @@ class Board:
         """Stop and join everything, then free it; call it shielded.
 
         The pumps must have ended, or be about to be cancelled by the caller.
-        Returns what disks could not write out: the rest is done all the same.
+        Returns what pumps could not write out: the rest is done all the same.
         """
         self.threads.request_stop()
         stuck = await self.threads.join()
@@ -176,9 +175,9 @@ class Board:
             os.write(2, f"vCPU threads {stuck} did not stop; leaving\n".encode())
             os._exit(_STUCK_EXIT_CODE)
         lost = []
-        for disk in self.disks.values():
+        for pump in self.pumps.values():
             try:
-                await disk.aclose()
+                await pump.aclose()
             except HostError as error:
                 lost.append(error)
         self.threads.close()
@@ -220,16 +219,14 @@ class Board:
 
     async def released(self) -> None:
         """Wait for the workers of devices that were reset."""
-        for disk in self._resetting():
-            await disk.idle()
+        for pump in self._resetting():
+            await pump.idle()
 
-    def _resetting(self) -> list[Disk]:
+    def _resetting(self) -> list[Pump]:
         return [
-            self.disks[attached.name]
+            self.pumps[attached.name]
             for attached in self.machine.attached
-            if attached.name in self.disks
-            and not attached.transport.status
-            and self.disks[attached.name].device.in_flight
+            if not attached.transport.status and self.pumps[attached.name].busy
         ]
 
     def ended(self, end: VmEnd) -> None:

@@ -9,7 +9,7 @@ kick, so that the pump has one thing to wait for.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -22,14 +22,8 @@ if TYPE_CHECKING:
 
     from vmmd.loop.eventfd import EventFd
     from vmmd.loop.files import HostFile
+    from vmmd.loop.pump import Transport
     from vmmd.virtio.block import BlockDevice
-
-
-class Transport(Protocol):
-    """What a pump asks of the device's transport."""
-
-    def mark_broken(self) -> None:
-        """Set NEEDS_RESET and interrupt."""
 
 
 class BackingFile:
@@ -132,6 +126,11 @@ class Disk:
         finally:
             self.device.unwatch()
 
+    @property
+    def busy(self) -> bool:
+        """Whether a request is with a worker or waits for one."""
+        return bool(self.device.in_flight)
+
     async def quiesce(self) -> None:
         """Take no new request, and wait until each that was taken is answered."""
         self._quiesced = True
@@ -139,7 +138,7 @@ class Disk:
 
     async def idle(self) -> None:
         """Wait until no request is with a worker or waits for one."""
-        while self.device.in_flight:
+        while self.busy:
             await self._settled.park()
 
     def resume(self) -> None:
@@ -197,7 +196,7 @@ class Disk:
             stop = self.device.drain()
         if stop is Stop.BROKEN and self.device.fault is None:
             self._break(transport)
-        if not self.device.in_flight:
+        if not self.busy:
             self._settled.unpark_all()
         return stop
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import ExitStack, closing
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from vmmd.boot import cmdline, layout
@@ -22,19 +23,14 @@ from vmmd.cpu.cpuid import unpack_cpuid
 from vmmd.cpu.static_template import check_template
 from vmmd.cpu.topology import Topology
 from vmmd.errors import ConfigError, HostError, VmmdError
-from vmmd.loop.board import Board
-from vmmd.loop.console import Console
-from vmmd.loop.disk import BackingFile, Disk
+from vmmd.loop.assemble import Parts, assemble, device_names, host_file
 from vmmd.loop.files import (
-    HostFile,
     load_segments,
     map_guest_memory,
     unmap_guest_memory,
 )
 from vmmd.loop.kvm import Kvm
-from vmmd.machine import Machine
 from vmmd.rust import io_error, io_error_debug
-from vmmd.virtio.block import BlockDevice, BlockState, size_warning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -44,9 +40,9 @@ if TYPE_CHECKING:
     from vmmd.boot.plan import BootPlan
     from vmmd.config import DriveConfig, MachineConfig
     from vmmd.cpu.state import VcpuState
+    from vmmd.loop.board import Board
     from vmmd.memory import GuestMemory
     from vmmd.resources.boot import BootSource
-    from vmmd.resources.drives import Drive
     from vmmd.resources.store import VmResources
 
 KVM_MEM_MAX_PAGES = (1 << 31) - 1
@@ -70,31 +66,24 @@ def build(
     """
     if resources.boot is None:
         raise ConfigError(NO_KERNEL)
-    config = resources.machine
-    memory = guest_memory(config, resources.boot)
+    memory = guest_memory(resources.machine, resources.boot)
     with ExitStack() as undo:
         undo.callback(unmap_guest_memory, memory)
-        disks = {
-            drive.config.drive_id: _disk(drive, log, undo) for drive in resources.drives
-        }
-        devices = [(name, disk.device) for name, disk in disks.items()]
-        machine = Machine(memory, devices, boot_timer=boot_timer)
-        slots = tuple(attached.slot for attached in machine.attached)
+        slots = layout.virtio_slots(len(device_names(resources)))
         entry = _load(resources, slots, memory)
         with closing(Kvm.open()) as kvm:
-            states = _vcpus(kvm, config, entry)
-            track = config.track_dirty_pages
-            console = Console(machine.serial, *stdio)
-            undo.callback(console.close)
-            board = Board(kvm, machine, states, console, disks, track_dirty_pages=track)
+            parts = Parts(memory, _vcpus(kvm, resources.machine, entry))
+            board = assemble(
+                kvm, resources, parts, log, boot_timer=boot_timer, stdio=stdio
+            )
         undo.pop_all()
     return board
 
 
 def _command_line(resources: VmResources, slots: Iterable[MmioSlot]) -> bytes:
+    roots = (_root(drive.config) for drive in resources.drives)  # the first slots
     devices = [
-        cmdline.CmdlineDevice(slot, _root(drive.config))
-        for slot, drive in zip(slots, resources.drives, strict=True)
+        cmdline.CmdlineDevice(slot, root) for slot, root in zip_longest(slots, roots)
     ]
     boot_args = None if resources.boot is None else resources.boot.config.boot_args
     return cmdline.build(boot_args, devices).encode()
@@ -113,11 +102,11 @@ def _load(
     boot = _boot(resources)
     planned = _plan(resources, boot, slots)
     try:
-        load_segments(memory, _host_file(boot.kernel), planned.segments)
+        load_segments(memory, host_file(boot.kernel), planned.segments)
     except OSError as error:
         raise unreadable_kernel(str(error.strerror)) from error
     if boot.initrd is not None and planned.initrd is not None:
-        initrd = _host_file(boot.initrd)
+        initrd = host_file(boot.initrd)
         try:
             load_segments(memory, initrd, (planned.initrd,))
         except OSError as error:
@@ -137,7 +126,7 @@ def _plan(
     resources: VmResources, boot: BootSource, slots: tuple[MmioSlot, ...]
 ) -> BootPlan:
     """The boot's plan. Kernel's faults come first, then initrd's, then the line's."""
-    config, kernel = resources.machine, _host_file(boot.kernel)
+    config, kernel = resources.machine, host_file(boot.kernel)
     regions = layout.memory_regions(config.mem_size_mib)
     board = BoardPlan(config.vcpu_count, regions, slots)
     try:
@@ -155,9 +144,9 @@ def _plan(
 
 def _readable_size(file: object) -> int:
     """Bytes in a file; OSError if it is one that cannot be read or has no size."""
-    host_file = _host_file(file)
-    host_file.pread(1, 0)
-    return host_file.size
+    opened = host_file(file)
+    opened.pread(1, 0)
+    return opened.size
 
 
 def guest_memory(config: MachineConfig, boot: BootSource) -> GuestMemory:
@@ -191,7 +180,7 @@ def _no_memory(error: HostError, config: MachineConfig, boot: BootSource) -> Boo
     cause = error.__cause__
     if config.huge_pages is not HugePages.NONE:
         regions = layout.memory_regions(config.mem_size_mib)
-        load_kernel(_host_file(boot.kernel), regions)
+        load_kernel(host_file(boot.kernel), regions)
         return unreadable_kernel(str(error))
     fault = cause if isinstance(cause, OSError) else OSError(errno.ENOMEM, "")
     made = BootError(
@@ -221,33 +210,3 @@ def _vcpus(kvm: Kvm, config: MachineConfig, entry: Entry) -> Sequence[VcpuState]
     count, smt = config.vcpu_count, config.smt
     topologies = (Topology(index, count, smt) for index in range(count))
     return [boot_vcpu(topology, supported, entry) for topology in topologies]
-
-
-def _disk(drive: Drive, log: Callable[[str], None], undo: ExitStack) -> Disk:
-    """A block device over a duplicate of the drive's file."""
-    config, file = drive.config, backing_file(drive)
-    undo.callback(file.close)
-    if (warning := size_warning(file.backing.size)) is not None:
-        log(warning)
-    state = BlockState(
-        drive_id=config.drive_id,
-        path_on_host=file.path,
-        is_read_only=bool(config.is_read_only),
-        is_root_device=config.is_root_device,
-        partuuid=config.partuuid,
-        cache_type=config.cache_type.value,
-        io_engine="Sync" if config.io_engine is None else config.io_engine.value,
-    )
-    device = BlockDevice.restore(state, file.backing)
-    return Disk(device, file, log)
-
-
-def backing_file(drive: Drive) -> BackingFile:
-    """A duplicate of the drive's file, for its device."""
-    return BackingFile.of(_host_file(drive.file))
-
-
-def _host_file(file: object) -> HostFile:
-    if not isinstance(file, HostFile):
-        raise TypeError("resources hold files that HostFile.open did not open")
-    return file

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from vmmd.config import DriveUpdate, LoggerConfig
     from vmmd.loop.board import Board
     from vmmd.loop.options import Options
+    from vmmd.resources.drives import Drive
 
 DEATH_REPORT_DEADLINE_S = 1.0
 NO_ROOM = "Internal VMM error: I8042 error: i8042 internal buffer full."
@@ -225,12 +226,21 @@ class Supervisor:
         after = patch_drive(before, update, HostFile.open_disk)
         for old, new in zip(before, after, strict=True):
             if old.file is not new.file:
-                from vmmd.loop.start import backing_file
-
-                file = backing_file(new)
-                await self._running().replace_disk(update.drive_id, file)
+                await self._replace_file(new)
                 old.file.close()
         self.resources = replace(self.resources, drives=after)
+
+    async def _replace_file(self, drive: Drive) -> None:
+        """Go on with another file behind a drive, and tell the driver."""
+        from vmmd.loop.assemble import backing_file, block_name
+        from vmmd.loop.disk import Disk
+
+        board, name = self._running(), block_name(drive.config.drive_id)
+        disk = board.pumps[name]
+        if not isinstance(disk, Disk):
+            raise TypeError(f"{name} is served by a {type(disk).__name__}")
+        await disk.replace(backing_file(drive))
+        board.config_changed(name)
 
     def _put_logger(self, config: LoggerConfig) -> None:
         try:

@@ -15,6 +15,7 @@ from cffi import FFI
 HERE = Path(__file__).resolve().parent
 
 HEADERS = [
+    "vmmd/state/crc32c.h",
     "vmmd/memory.h",
     "vmmd/bus.h",
     "vmmd/virtio/ring.h",

@@ -34,6 +34,8 @@ RANKS = {
     "lifecycle": 3,
     "resources": 3,
     "machine": 3,
+    "vm_info": 3,
+    "saved": 3,
     "http": 3,
     "loop": 4,
     "client": 5,

@@ -87,10 +87,7 @@ class _Daemon:
                 supervisor.nursery = nursery
                 try:
                     server = await self._serve(supervisor, nursery)
-                    self.exit_code = await supervisor.wait_end()
-                    if server is not None:
-                        with trio.move_on_after(ANSWER_DEADLINE_S):
-                            await server.answered()
+                    await self._wait_end(supervisor, server)
                 except ExitError as error:
                     self.failure = error
                 nursery.cancel_scope.cancel()
@@ -99,6 +96,15 @@ class _Daemon:
             with trio.CancelScope(shield=True):
                 if not await supervisor.close():
                     self.exit_code = self.exit_code or LOST_DATA_EXIT_CODE
+
+    async def _wait_end(self, supervisor: Supervisor, server: Server | None) -> None:
+        """Wait for the guest's end, and until every reply that is owed is sent."""
+        try:
+            self.exit_code = await supervisor.wait_end()
+        finally:
+            if server is not None:
+                with trio.move_on_after(ANSWER_DEADLINE_S):
+                    await server.answered()
 
     async def _serve(
         self, supervisor: Supervisor, nursery: trio.Nursery

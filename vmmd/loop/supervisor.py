@@ -20,9 +20,9 @@ from vmmd.boot.image import BootError
 from vmmd.chips.boottimer import boot_time_text
 from vmmd.config import InstanceInfo, VmStateChange
 from vmmd.cpu.exits import EndReason
-from vmmd.errors import ConfigError, HostError
+from vmmd.errors import ConfigError, ExitError, HostError
 from vmmd.http import render
-from vmmd.lifecycle import Phase, refusal
+from vmmd.lifecycle import BOOT_PATH, Phase, refusal
 from vmmd.loop.files import HostFile
 from vmmd.loop.logger import LoggerUpdateError, parse_level
 from vmmd.resources.drives import patch_drive
@@ -59,6 +59,9 @@ class Supervisor:
         self.phase = Phase.NOT_STARTED
         self.resources = VmResources()
         self.board: Board | None = None
+        self.boot_path = False
+        """Whether something was to be configured that a snapshot would bring along."""
+        self.failure: ExitError | None = None
         self.log = options.logger.channel("main", "vmmd::supervisor")
         self._vmm_log = options.logger.channel("main", "vmm")
         self._started = trio.Event()
@@ -76,6 +79,7 @@ class Supervisor:
         """
         if not self._configured.is_set():
             await self._configured.wait()
+        self.boot_path |= type(action) in BOOT_PATH
         if (text := refusal(self.phase, action)) is not None:
             raise ConfigError(text)
         match action:
@@ -163,8 +167,13 @@ class Supervisor:
         return up
 
     async def wait_end(self) -> int:
-        """Wait until the guest has ended by itself; the process's exit code."""
+        """Wait until the guest has ended by itself; the process's exit code.
+
+        ExitError if there will be none, for its snapshot could not be loaded.
+        """
         await self._started.wait()
+        if self.failure is not None:
+            raise self.failure
         if self.board is None:
             raise RuntimeError("started without a board")
         await self.board.over.wait()

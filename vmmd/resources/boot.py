@@ -22,10 +22,10 @@ _INITRD = (
 
 @dataclass(frozen=True, slots=True)
 class BootSource:
-    """A boot source with its files open."""
+    """A boot source with its files open; none are after a load."""
 
     config: BootSourceConfig
-    kernel: OpenedFile
+    kernel: OpenedFile | None
     initrd: OpenedFile | None
 
 

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from vmmd.cpu.clock import ClockData
 from vmmd.cpu.cpuid import CpuidEntry
 from vmmd.cpu.events import VcpuEvents
 from vmmd.cpu.fpu import Fpu, Xcrs, Xsave
+from vmmd.cpu.irqchip import IoapicState, PicState
 from vmmd.cpu.lapic import reset_lapic
+from vmmd.cpu.pit import PitChannel, PitState
 from vmmd.cpu.registers import (
     DebugRegs,
     DescriptorTable,
@@ -41,12 +44,17 @@ FLAT: dict[str, KvmStruct] = {
     "kvm_fpu": Fpu(),
     "kvm_cpuid_entry2": CpuidEntry(function=0),
     "kvm_vcpu_events": VcpuEvents(),
+    "kvm_clock_data": ClockData(),
+    "kvm_pic_state": PicState(),
 }
 OTHERS: dict[str, KvmStruct] = {
     "kvm_sregs": Sregs.unpack(bytes(312)),
     "kvm_xsave": Xsave(),
     "kvm_xcrs": Xcrs(),
     "kvm_lapic_state": reset_lapic(0),
+    "kvm_pit_channel_state": PitChannel(),
+    "kvm_pit_state2": PitState(),
+    "kvm_ioapic_state": IoapicState(),
 }
 
 
@@ -134,15 +142,24 @@ def test_every_struct_has_its_size(measure: Measure) -> None:
     assert [len(item.pack()) for item in items.values()] == sizes
 
 
-def test_sregs_members_lie_where_the_header_says(measure: Measure) -> None:
-    fields = list(Sregs.__dataclass_fields__)
-    offsets = measure([f"offsetof(struct kvm_sregs, {name})" for name in fields])
-    marked = []
-    for offset in offsets:
-        raw = bytearray(312)
+@pytest.mark.parametrize(
+    ("struct", "cls", "size"),
+    [
+        ("kvm_sregs", Sregs, 312),
+        ("kvm_pit_channel_state", PitChannel, 24),
+        ("kvm_pit_state2", PitState, 112),
+        ("kvm_ioapic_state", IoapicState, 216),
+    ],
+)
+def test_members_lie_where_the_header_says(
+    measure: Measure, struct: str, cls: type[KvmStruct], size: int
+) -> None:
+    zero = cls.unpack(bytes(size))
+    names = fields(zero)
+    offsets = measure([f"offsetof(struct {struct}, {name})" for name in names])
+    for name, offset in zip(names, offsets, strict=True):
+        raw = bytearray(size)
         raw[offset] = 0x5A
-        marked.append(Sregs.unpack(bytes(raw)))
-    zero = Sregs.unpack(bytes(312))
-    for name, item in zip(fields, marked, strict=True):
-        changed = [f for f in fields if getattr(item, f) != getattr(zero, f)]
+        item = cls.unpack(bytes(raw))
+        changed = [f for f in names if getattr(item, f) != getattr(zero, f)]
         assert changed == [name]

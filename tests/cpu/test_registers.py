@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmmd.cpu.cpuid import CpuidEntry, pack_cpuid, unpack_cpuid
+from vmmd.cpu.clock import ClockData
+from vmmd.cpu.cpuid import CpuidEntry, pack_cpuid, unpack_cpuid, without_padding
 from vmmd.cpu.events import VcpuEvents
 from vmmd.cpu.fpu import Fpu, Xcrs, Xsave
+from vmmd.cpu.irqchip import IoapicState, PicState
 from vmmd.cpu.lapic import APIC_LVT0, DELIVERY_EXTINT, Lapic, reset_lapic
 from vmmd.cpu.msrs import (
     BOOT_MSRS,
@@ -22,6 +24,7 @@ from vmmd.cpu.msrs import (
     pack_msrs,
     unpack_msrs,
 )
+from vmmd.cpu.pit import PitChannel, PitState
 from vmmd.cpu.registers import (
     DebugRegs,
     DescriptorTable,
@@ -47,6 +50,11 @@ SIZES: dict[type[KvmStruct], int] = {
     Lapic: 1024,
     VcpuEvents: 64,
     CpuidEntry: 40,
+    PitChannel: 24,
+    PitState: 112,
+    ClockData: 48,
+    PicState: 16,
+    IoapicState: 216,
 }
 U32 = st.integers(0, 0xFFFF_FFFF)
 U64 = st.integers(0, 0xFFFF_FFFF_FFFF_FFFF)
@@ -89,6 +97,13 @@ def test_a_struct_of_another_size_is_refused(cls: type[KvmStruct]) -> None:
         Lapic(regs=b""),
         VcpuEvents(exception_nr=300),
         CpuidEntry(function=1 << 32),
+        PitChannel(gate=256),
+        PitState(channels=(PitChannel(),) * 2),
+        PitState(flags=1 << 32),
+        ClockData(clock=1 << 64),
+        PicState(elcr=256),
+        IoapicState(redirtbl=()),
+        IoapicState(irr=1 << 32),
     ],
     ids=repr,
 )
@@ -122,6 +137,11 @@ def test_cpuid_tables_round_trip(entries: list[tuple[int, ...]]) -> None:
     names = [field.name for field in dataclasses.fields(CpuidEntry)]
     table = tuple(CpuidEntry(**dict(zip(names, e, strict=True))) for e in entries)
     assert unpack_cpuid(pack_cpuid(table)) == table
+
+
+def test_padding_of_cpuid_is_dropped() -> None:
+    kept = (CpuidEntry(function=0, eax=13), CpuidEntry(function=0, index=1))
+    assert without_padding((*kept, CpuidEntry(function=0))) == kept
 
 
 def test_cpuid_of_a_partial_entry_is_refused() -> None:

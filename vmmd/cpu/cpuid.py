@@ -75,6 +75,11 @@ def unpack_cpuid(raw: bytes) -> tuple[CpuidEntry, ...]:
     return tuple(CpuidEntry.unpack(part) for part in parts)
 
 
+def without_padding(entries: Iterable[CpuidEntry]) -> tuple[CpuidEntry, ...]:
+    """What KVM_GET_CPUID2 gave, less the empty entries that some kernels add."""
+    return tuple(e for e in entries if e.function or e.index or e.flags or e.eax)
+
+
 class CpuidTable:
     """A guest's CPUID being edited. What a leaf does not have reads as zero."""
 

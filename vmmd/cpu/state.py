@@ -18,6 +18,8 @@ class VcpuState:
     base) and before MSRs (the deadline timer); events last, since setting the
     registers clears what is pending. ``msrs`` are in setting order already.
     ``tsc_khz`` is None where KVM does not say, or the host's is meant.
+    ``tsc_offset``, modulo 2^64, is the guest's TSC less the host's that it was
+    read on; None where KVM does not say, or at a boot.
     """
 
     cpuid: tuple[CpuidEntry, ...]
@@ -31,3 +33,4 @@ class VcpuState:
     msrs: tuple[tuple[int, int], ...]
     vcpu_events: VcpuEvents
     tsc_khz: int | None = None
+    tsc_offset: int | None = None

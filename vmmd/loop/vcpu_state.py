@@ -9,11 +9,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmmd.cpu.cpuid import pack_cpuid
+from vmmd.cpu.cpuid import pack_cpuid, unpack_cpuid, without_padding
+from vmmd.cpu.events import VcpuEvents
+from vmmd.cpu.fpu import Xcrs, Xsave
+from vmmd.cpu.lapic import Lapic
+from vmmd.cpu.registers import DebugRegs, MpState, Regs, Sregs
+from vmmd.cpu.state import VcpuState
+from vmmd.errors import HostError
 from vmmd.loop.vcpufd import VcpuPart
 
 if TYPE_CHECKING:
-    from vmmd.cpu.state import VcpuState
+    from collections.abc import Iterable
+
     from vmmd.loop.vcpufd import VcpuFd
 
 
@@ -32,3 +39,59 @@ def set_state(vcpu: VcpuFd, state: VcpuState) -> None:
         vcpu.set(part, raw)
     vcpu.set_msrs(state.msrs)
     vcpu.set(VcpuPart.VCPU_EVENTS, state.vcpu_events.pack())
+
+
+def read_state(vcpu: VcpuFd, msr_list: Iterable[int]) -> VcpuState:
+    """Read everything; every vCPU of the VM is parked.
+
+    ``msr_list`` is KVM's (:meth:`vmmd.loop.kvm.Kvm.msr_index_list`), which
+    is narrowed to what a snapshot holds. mp_state first: reading it takes in
+    a pending INIT or SIPI, which changes the rest. Events last: reading the
+    others may change them. HostError names the call, and for an MSR which one.
+    """
+    from vmmd.cpu.saved_msrs import to_save, with_deadline  # only snapshots need it
+
+    mp_state = MpState.unpack(vcpu.get(VcpuPart.MP_STATE))
+    regs = Regs.unpack(vcpu.get(VcpuPart.REGS))
+    sregs = Sregs.unpack(vcpu.get(VcpuPart.SREGS))
+    xsave = Xsave.unpack(vcpu.get(VcpuPart.XSAVE))
+    xcrs = Xcrs.unpack(vcpu.get(VcpuPart.XCRS))
+    debug_regs = DebugRegs.unpack(vcpu.get(VcpuPart.DEBUGREGS))
+    lapic = Lapic.unpack(vcpu.get(VcpuPart.LAPIC))
+    tsc_khz = _tsc_khz(vcpu)
+    cpuid = without_padding(unpack_cpuid(vcpu.get_cpuid2()))
+    msrs = with_deadline(vcpu.get_msrs(to_save(msr_list, cpuid)))
+    return VcpuState(
+        cpuid=cpuid,
+        mp_state=mp_state,
+        regs=regs,
+        sregs=sregs,
+        xsave=xsave,
+        xcrs=xcrs,
+        debug_regs=debug_regs,
+        lapic=lapic,
+        msrs=msrs,
+        tsc_khz=tsc_khz,
+        tsc_offset=vcpu.get_tsc_offset() if vcpu.has_tsc_offset() else None,
+        vcpu_events=VcpuEvents.unpack(vcpu.get(VcpuPart.VCPU_EVENTS)),
+    )
+
+
+def tell_stopped(vcpu: VcpuFd) -> bool:
+    """Tell the guest that it was stopped: its watchdog shall not bite.
+
+    After each restore and at each pause. False if it has no kvmclock, which is
+    no fault.
+    """
+    try:
+        vcpu.kvmclock_ctrl()
+    except HostError:
+        return False
+    return True
+
+
+def _tsc_khz(vcpu: VcpuFd) -> int | None:
+    try:
+        return vcpu.get_tsc_khz()
+    except HostError:
+        return None

@@ -1,0 +1,42 @@
+"""Reads and sets what KVM keeps of a VM: timer, clock, interrupt controllers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vmmd.cpu.clock import ClockData
+from vmmd.cpu.irqchip import pack_irqchip, unpack_ioapic, unpack_pic
+from vmmd.cpu.pit import PitState
+from vmmd.cpu.vm_state import VmState
+from vmmd.loop.kvm import IrqChip
+
+if TYPE_CHECKING:
+    from vmmd.loop.kvm import Vm
+
+
+def read_vm_state(vm: Vm) -> VmState:
+    """Read everything: after the devices are quiet, whose last interrupts it has."""
+    return VmState(
+        pitstate=PitState.unpack(vm.get_pit2()),
+        clock=ClockData.unpack(vm.get_clock()),
+        pic_master=unpack_pic(vm.get_irqchip(IrqChip.PIC_MASTER)),
+        pic_slave=unpack_pic(vm.get_irqchip(IrqChip.PIC_SLAVE)),
+        ioapic=unpack_ioapic(vm.get_irqchip(IrqChip.IOAPIC)),
+    )
+
+
+def set_vm_state(vm: Vm, state: VmState, *, clock_realtime: bool = False) -> None:
+    """Set everything: before any interrupt of this VM, which it would overwrite.
+
+    ``clock_realtime`` as in :meth:`vmmd.cpu.clock.ClockData.to_set`, whose
+    SnapshotError comes before anything is set. HostError names the call.
+    """
+    clock = state.clock.to_set(clock_realtime=clock_realtime)
+    vm.set_pit2(state.pitstate.pack())
+    vm.set_clock(clock.pack())
+    for chip, record in (
+        (IrqChip.PIC_MASTER, state.pic_master),
+        (IrqChip.PIC_SLAVE, state.pic_slave),
+        (IrqChip.IOAPIC, state.ioapic),
+    ):
+        vm.set_irqchip(pack_irqchip(chip, record))

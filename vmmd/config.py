@@ -1,8 +1,7 @@
 """The API's objects: strict, frozen, one class per object, fields in wire order.
 
-Names, types and order are Firecracker's (1.16); sizes are in the unit of their
-suffix. A class says nothing of what is legal when: :mod:`vmmd.resources` does.
-``None`` is an absent field.
+Names, types and order are Firecracker's (1.16); units stand in suffixes. What is
+legal when, :mod:`vmmd.resources` says. ``None`` is an absent field.
 """
 
 from __future__ import annotations
@@ -340,6 +339,14 @@ class NetworkOverride:
 
 
 @dataclass(frozen=True, slots=True)
+class DriveOverride:
+    """Another file for a drive of the snapshot; over ``/vmmd/snapshot/load``."""
+
+    drive_id: str
+    path_on_host: str
+
+
+@dataclass(frozen=True, slots=True)
 class VsockOverride:
     """Another socket path for the snapshot's vsock."""
 
@@ -357,6 +364,7 @@ class SnapshotLoadParams:
     network_overrides: tuple[NetworkOverride, ...]
     vsock_override: VsockOverride | None
     clock_realtime: bool
+    drive_overrides: tuple[DriveOverride, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from vmmd.frozen import dataclass
 if TYPE_CHECKING:
     from vmmd.config import (
         ActionType,
+        DriveOverride,
         MemBackendConfig,
         NetworkOverride,
         VmStateChange,
@@ -29,6 +30,13 @@ class SnapshotLoadConfig:
     network_overrides: tuple[NetworkOverride, ...]
     vsock_override: VsockOverride | None
     clock_realtime: bool
+
+
+@dataclass(frozen=True, slots=True)
+class VmmdSnapshotLoadConfig(SnapshotLoadConfig):
+    """The body of ``PUT /vmmd/snapshot/load``."""
+
+    drive_overrides: tuple[DriveOverride, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -270,6 +270,17 @@ SNAPSHOT_LOAD = Struct(
         Field("clock_realtime", BOOL, False),
     ),
 )
+DRIVE_OVERRIDE = Struct(
+    "DriveOverride",
+    c.DriveOverride,
+    (Field("drive_id", STRING), Field("path_on_host", STRING)),
+)
+# On a path of our own, for Firecracker's object is not ours to extend.
+VMMD_SNAPSHOT_LOAD = Struct(
+    "LoadSnapshotConfig",
+    b.VmmdSnapshotLoadConfig,
+    (*SNAPSHOT_LOAD.fields, Field("drive_overrides", Seq(DRIVE_OVERRIDE), ())),
+)
 VM_UPDATE = Struct("Vm", b.VmUpdate, (Field("state", Enum(c.VmStateChange)),))
 ACTION_BODY = Struct(
     "ActionBody", b.ActionBody, (Field("action_type", Enum(c.ActionType)),)

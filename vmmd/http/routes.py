@@ -283,7 +283,8 @@ def _put_snapshot(tokens: Tokens, body: bytes) -> Request:
         case ("create", *_):
             return _create_snapshot(body)
         case ("load", *_):
-            return _load_snapshot(body)
+            given = cast("b.SnapshotLoadConfig", _load(objects.SNAPSHOT_LOAD, body))
+            return _load_snapshot(given)
         case other:
             raise _no_route("PUT", f"/snapshot/{other[0]}")
 
@@ -294,8 +295,19 @@ def _create_snapshot(body: bytes) -> Request:
     return Request(a.CreateSnapshot(params), old)
 
 
-def _load_snapshot(body: bytes) -> Request:
-    given = cast("b.SnapshotLoadConfig", _load(objects.SNAPSHOT_LOAD, body))
+def _put_vmmd(tokens: Tokens, body: bytes) -> Request:
+    match tokens[1:]:
+        case ("snapshot", "load"):
+            loaded = _load(objects.VMMD_SNAPSHOT_LOAD, body)
+            given = cast("b.VmmdSnapshotLoadConfig", loaded)
+            return _load_snapshot(given, given.drive_overrides)
+        case other:
+            raise _no_route("PUT", "/".join(("/vmmd", *other)))
+
+
+def _load_snapshot(
+    given: b.SnapshotLoadConfig, drives: tuple[c.DriveOverride, ...] = ()
+) -> Request:
     backend, path = given.mem_backend, given.mem_file_path
     if backend is not None and path is not None:
         raise _serde_fault(SerdeFault(_TWO_BACKENDS))
@@ -311,6 +323,7 @@ def _load_snapshot(body: bytes) -> Request:
         given.network_overrides,
         given.vsock_override,
         given.clock_realtime,
+        drives,
     )
     old = path is not None or given.enable_diff_snapshots
     return Request(a.LoadSnapshot(params), _OLD_LOAD if old else None)
@@ -340,6 +353,7 @@ _ROUTES: dict[tuple[str, str], Handler] = {
         a.PutNetworkInterface, objects.NETWORK_INTERFACE, "iface_id"
     ),
     ("PUT", "snapshot"): _put_snapshot,
+    ("PUT", "vmmd"): _put_vmmd,
     ("PUT", "vsock"): _put_vsock,
     ("PUT", "entropy"): _body(a.PutEntropy, objects.ENTROPY),
     ("PUT", "hotplug"): _second(

@@ -22,7 +22,7 @@ from vmmd.cpu.boot_state import boot_vcpu
 from vmmd.cpu.cpuid import unpack_cpuid
 from vmmd.cpu.topology import Topology
 from vmmd.errors import HostError
-from vmmd.loop.board import Board
+from vmmd.loop.board import Board, KvmState
 from vmmd.loop.console import Console
 from vmmd.loop.disk import BackingFile, Disk
 from vmmd.loop.eventfd import EventFd
@@ -69,7 +69,7 @@ async def test_what_kvm_refuses_leaves_nothing_open(kvm: Kvm) -> None:
     bad = replace(good, msrs=(*good.msrs, (NO_MSR, 1)))
     before = open_fds()
     with pytest.raises(HostError, match=f"{NO_MSR:#x}"):
-        Board(kvm, machine, [good, bad], console, {})
+        Board(kvm, machine, KvmState([good, bad]), console, {})
     assert open_fds() == before
     console.close()
     unmap_guest_memory(memory)
@@ -96,7 +96,7 @@ async def test_a_disk_that_fails_at_the_end_keeps_no_other_from_it(kvm: Kvm) -> 
     entry = Entry("linux64", 0x10_0000, layout.ZERO_PAGE)
     state = boot_vcpu(Topology(0, 1), unpack_cpuid(kvm.supported_cpuid()), entry)
     before = open_fds()
-    board = Board(kvm, machine, [state], Console(machine.serial), disks)
+    board = Board(kvm, machine, KvmState([state]), Console(machine.serial), disks)
     lost = await board.close()
     assert [str(error) for error in lost] == ["fsync bad: No space left on device"]
     assert len(open_fds()) == len(before) - len(disks)
@@ -115,7 +115,7 @@ async def test_a_reset_is_not_answered_while_a_worker_is_in_guest_memory(
     (attached,) = machine.attached
     entry = Entry("linux64", 0x10_0000, layout.ZERO_PAGE)
     state = boot_vcpu(Topology(0, 1), unpack_cpuid(kvm.supported_cpuid()), entry)
-    board = Board(kvm, machine, [state], Console(machine.serial), {"d": disk})
+    board = Board(kvm, machine, KvmState([state]), Console(machine.serial), {"d": disk})
     kick, gate, went_on = EventFd(), Gate(device), trio.Event()
     (driver,) = Guest(attached.transport).probe([RingLayout.at(0x10_0000, 16)])
     memory.write(HEADER_AT, struct.pack("<IIQ", 0, 0, 0))

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from vmmd.frozen import dataclass
-from vmmd.loop.board import Board
+from vmmd.loop.board import Board, KvmState
 from vmmd.loop.console import Console
 from vmmd.loop.disk import BackingFile, Disk
 from vmmd.loop.files import HostFile
@@ -18,9 +18,8 @@ from vmmd.machine import COLD, Machine, MachineState
 from vmmd.virtio.block import BlockDevice, BlockState, size_warning
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
-    from vmmd.cpu.state import VcpuState
     from vmmd.loop.kvm import Kvm
     from vmmd.loop.pump import Pump
     from vmmd.memory import GuestMemory
@@ -37,7 +36,7 @@ class Parts:
     """
 
     memory: GuestMemory
-    vcpus: Sequence[VcpuState]
+    kvm: KvmState
     machine: MachineState = COLD
 
 
@@ -72,9 +71,7 @@ def assemble(
         console = Console(machine.serial, *stdio)
         undo.callback(console.close)
         track = resources.machine.track_dirty_pages
-        board = Board(
-            kvm, machine, parts.vcpus, console, pumps, track_dirty_pages=track
-        )
+        board = Board(kvm, machine, parts.kvm, console, pumps, track_dirty_pages=track)
         undo.pop_all()
     return board
 

@@ -17,6 +17,7 @@ import trio
 from vmmd._native import ffi
 from vmmd.boot import layout
 from vmmd.errors import HostError
+from vmmd.frozen import dataclass
 from vmmd.loop.eventfd import EventFd
 from vmmd.loop.files import unmap_guest_memory
 from vmmd.loop.vcpu import VcpuThreads
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from vmmd.bus import Window
     from vmmd.cpu.exits import VmEnd
     from vmmd.cpu.state import VcpuState
+    from vmmd.cpu.vm_state import VmState
     from vmmd.loop.console import Console
     from vmmd.loop.kvm import Kvm
     from vmmd.loop.pump import Pump
@@ -39,8 +41,21 @@ _STUCK_EXIT_CODE = 1
 _LAST_WORDS_S = 0.25  # what a slow reader of the console gets at the end
 
 
+@dataclass(frozen=True, slots=True)
+class KvmState:
+    """What KVM is given of a guest: a boot's or a snapshot's.
+
+    ``vm`` None: a new VM's, as KVM makes it. ``clock_realtime``: the guest's
+    clock goes on as if it had not been stopped.
+    """
+
+    vcpus: Sequence[VcpuState]
+    vm: VmState | None = None
+    clock_realtime: bool = False
+
+
 class Board:
-    """One guest on KVM. ``vcpus`` are what each vCPU starts with.
+    """One guest on KVM, which starts with ``state``.
 
     ``pumps`` serve the machine's devices, by the name each is attached under.
     HostError if KVM refuses something; nothing is left open then.
@@ -50,7 +65,7 @@ class Board:
         self,
         kvm: Kvm,
         machine: Machine,
-        vcpus: Sequence[VcpuState],
+        state: KvmState,
         console: Console,
         pumps: Mapping[str, Pump],
         *,
@@ -67,16 +82,14 @@ class Board:
         self.vcpus: list[VcpuFd] = []
         self._wrote = False
         with ExitStack() as self._fds:
-            self._build(kvm, vcpus, track_dirty_pages=track_dirty_pages)
+            self._build(kvm, state, track_dirty_pages=track_dirty_pages)
             self.threads = VcpuThreads(self.vcpus, machine.bus.windows)
             machine.on_rules = self.threads.set_rules
             self._fds = self._fds.pop_all()
 
     # -- Building
 
-    def _build(
-        self, kvm: Kvm, vcpus: Sequence[VcpuState], *, track_dirty_pages: bool
-    ) -> None:
+    def _build(self, kvm: Kvm, state: KvmState, *, track_dirty_pages: bool) -> None:
         """KVM's part. What is opened is closed by ``_fds``, last first."""
         self.vm = kvm.create_vm()
         self._fds.callback(self.vm.close)
@@ -85,11 +98,13 @@ class Board:
         self._set_memory(track_dirty_pages=track_dirty_pages)
         self.vm.create_irqchip()
         self.vm.create_pit2()
-        for index in range(len(vcpus)):
+        for index in range(len(state.vcpus)):
             self.vcpus.append(self.vm.create_vcpu(index))
             self._fds.callback(self.vcpus[index].close)
-        for vcpu, state in zip(self.vcpus, vcpus, strict=True):
-            set_state(vcpu, state)
+        for vcpu, its in zip(self.vcpus, state.vcpus, strict=True):
+            set_state(vcpu, its)
+        if state.vm is not None:
+            self._restore_vm(state.vm, clock_realtime=state.clock_realtime)
         for attached in self.machine.attached:
             self._wire(attached)
         for gsi in (layout.COM1_GSI, layout.KEYBOARD_GSI):
@@ -103,6 +118,14 @@ class Board:
             size = int(native.size)
             self.vm.set_user_memory_region(slot, region.gpa, size, address, flags)
 
+    def _restore_vm(self, state: VmState, *, clock_realtime: bool) -> None:
+        from vmmd.loop.vcpu_state import tell_stopped
+        from vmmd.loop.vm_state import set_vm_state  # a boot does not need it
+
+        set_vm_state(self.vm, state, clock_realtime=clock_realtime)
+        for vcpu in self.vcpus:
+            tell_stopped(vcpu)
+
     def _wire(self, attached: Attached) -> None:
         """Kicks in by one eventfd a device, interrupts out by another."""
         kick = self._kicks[attached.name] = self._event()
@@ -110,6 +133,7 @@ class Board:
         for queue in range(len(attached.transport.rings)):
             self.vm.ioeventfd(address, kick.fd, 4, queue)
         attached.transport.irq.fd = self._irq(attached.slot.gsi).fd
+        attached.transport.irq.resignal()  # a restored one may have been lost
 
     def _irq(self, gsi: int) -> EventFd:
         line = self._irqs[gsi] = self._event()

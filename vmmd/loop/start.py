@@ -24,6 +24,7 @@ from vmmd.cpu.static_template import check_template
 from vmmd.cpu.topology import Topology
 from vmmd.errors import ConfigError, HostError, VmmdError
 from vmmd.loop.assemble import Parts, assemble, device_names, host_file
+from vmmd.loop.board import KvmState
 from vmmd.loop.files import (
     load_segments,
     map_guest_memory,
@@ -72,7 +73,7 @@ def build(
         slots = layout.virtio_slots(len(device_names(resources)))
         entry = _load(resources, slots, memory)
         with closing(Kvm.open()) as kvm:
-            parts = Parts(memory, _vcpus(kvm, resources.machine, entry))
+            parts = Parts(memory, KvmState(_vcpus(kvm, resources.machine, entry)))
             board = assemble(
                 kvm, resources, parts, log, boot_timer=boot_timer, stdio=stdio
             )

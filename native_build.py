@@ -20,6 +20,7 @@ HEADERS = [
     "vmmd/bus.h",
     "vmmd/virtio/ring.h",
     "vmmd/virtio/block.h",
+    "vmmd/virtio/net.h",
     "vmmd/loop/vcpu.h",
     "vmmd/loop/files.h",
 ]

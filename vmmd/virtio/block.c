@@ -273,14 +273,6 @@ static int more(struct block *block, struct batch *batch)
     return waited;
 }
 
-static uint16_t left_in_ring(const struct ring *ring)
-{
-    if (!ring->ready)
-        return 0;
-    const uint16_t *avail_idx = (const uint16_t *)(ring->avail_host + 2);
-    return __atomic_load_n(avail_idx, __ATOMIC_RELAXED) - ring->next_avail;
-}
-
 static void count_stop(struct block *block, const struct batch *batch, enum block_stop why)
 {
     struct block_counters *c = &block->counters;
@@ -289,7 +281,7 @@ static void count_stop(struct block *block, const struct batch *batch, enum bloc
     c->throttled += why == BLOCK_THROTTLED;
     c->engine_throttled += why == BLOCK_WORKER;
     if (why != BLOCK_EMPTY && why != BLOCK_BROKEN)
-        c->remaining += left_in_ring(block->ring);
+        c->remaining += ring_waiting(block->ring);
 }
 
 static void collect(struct block *block)

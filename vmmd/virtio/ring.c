@@ -167,14 +167,19 @@ void ring_undo_pop(struct ring *r, uint16_t head)
     r->next_avail--;
 }
 
-int ring_pending(struct ring *r)
+uint16_t ring_waiting(const struct ring *r)
 {
     if (!r->ready || r->broken)
         return 0;
-    return load16(r->avail_host + IDX, __ATOMIC_ACQUIRE) != r->next_avail;
+    return load16(r->avail_host + IDX, __ATOMIC_ACQUIRE) - r->next_avail;
 }
 
-void ring_push(struct ring *r, uint16_t head, uint32_t written)
+int ring_pending(const struct ring *r)
+{
+    return ring_waiting(r) != 0;
+}
+
+void ring_fill(struct ring *r, uint16_t head, uint32_t written)
 {
     if (!r->ready || head >= r->size || !test_in_flight(r, head)) {
         r->stale++;
@@ -189,8 +194,23 @@ void ring_push(struct ring *r, uint16_t head, uint32_t written)
     __atomic_store_n(entry, head, __ATOMIC_RELAXED);
     __atomic_store_n(entry + 1, written, __ATOMIC_RELAXED);
     r->next_used++;
-    /* Release: the driver sees the entry, and the data, before the index. */
+}
+
+void ring_publish(struct ring *r)
+{
+    if (!r->ready)
+        return;
+    /* Release: the driver sees the entries, and the data, before the index. */
     __atomic_store_n((uint16_t *)(r->used_host + IDX), r->next_used, __ATOMIC_RELEASE);
+}
+
+void ring_push(struct ring *r, uint16_t head, uint32_t written)
+{
+    uint16_t before = r->next_used;
+
+    ring_fill(r, head, written);
+    if (r->next_used != before)
+        ring_publish(r);
 }
 
 int ring_should_signal(struct ring *r)

@@ -88,11 +88,19 @@ void ring_undo_pop(struct ring *ring, uint16_t head);
 
 /* 1 if the driver has made a chain available that was not popped; 0 when off
  * or broken. */
-int ring_pending(struct ring *ring);
+int ring_pending(const struct ring *ring);
+
+/* How many chains those are, as the driver says: a hostile one says anything. */
+uint16_t ring_waiting(const struct ring *ring);
 
 /* Publishes `head` as used with `written` bytes. A head that is not in flight
  * (pushed already, or popped before a reset) changes nothing but `stale`. */
 void ring_push(struct ring *ring, uint16_t head, uint32_t written);
+
+/* The two halves of that, for chains that must come to be used all at once:
+ * ring_fill for each, then one ring_publish. */
+void ring_fill(struct ring *ring, uint16_t head, uint32_t written);
+void ring_publish(struct ring *ring);
 
 /* 1 if the driver asks for an interrupt for what was pushed since the last
  * call (EVENT_IDX or flags; full fence inside). Once per batch. */

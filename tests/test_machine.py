@@ -141,3 +141,31 @@ def test_a_restored_machine_is_the_one_that_was_saved(
 def test_too_many_devices_are_refused(count: int) -> None:
     with pytest.raises(Exception, match="Could not attach device"):
         machine(drives=count)
+
+
+def with_system_memory(drives: int, state: MachineState | None = None) -> Machine:
+    memory = GuestMemory([Region(0, bytearray(1 << 20))])
+    made = machine(drives, state)
+    made.memory = memory
+    return made
+
+
+def test_a_boot_says_which_generation_it_is() -> None:
+    guest = with_system_memory(2)
+    guest.tell_generation(bytes(range(16)), restored=False)
+    assert guest.memory.read(layout.VMGENID, 16) == bytes(range(16))
+    assert guest.memory.read(layout.VMCLOCK, 4) == b"VCLK"
+    assert guest.generation_gsis == (7, 8)
+
+
+def test_a_restore_says_that_it_is_another() -> None:
+    first = with_system_memory(2)
+    first.tell_generation(bytes(16), restored=False)
+    guest = with_system_memory(2, first.save())
+    guest.tell_generation(b"\1" * 16, restored=True)
+    assert guest.memory.read(layout.VMGENID, 16) == b"\1" * 16
+    assert guest.memory.load_u64(layout.VMCLOCK + 104) == 1
+    assert guest.generation_gsis == first.generation_gsis
+    # What is not written anew is in the memory that came with the snapshot.
+    assert guest.memory.read(layout.VMCLOCK, 4) == bytes(4)
+    assert guest.memory.dirty_bitmaps()[0][layout.VMGENID >> 15] & 0xC0

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from vmmd.boot import layout
 from vmmd.bus import Bus, Space, Window
-from vmmd.chips import boottimer, i8042, power, serial
+from vmmd.chips import boottimer, i8042, power, serial, vmclock, vmgenid
 from vmmd.cpu.exits import EndReason, VmEnd
 from vmmd.frozen import dataclass
 from vmmd.virtio.mmio import MmioState, MmioTransport
@@ -46,7 +46,8 @@ class MachineState:
     """What a machine starts from; the default is a cold boot's.
 
     ``transports`` has a state per device, in their order, and ``devices`` each
-    device's record by its name; or both are empty: all cold.
+    device's record by its name; or both are empty: all cold. Without records of
+    VMGenID and VMClock they are where a boot puts them.
     """
 
     serial: serial.SerialState = _SERIAL
@@ -54,6 +55,8 @@ class MachineState:
     power: power.PowerState = _POWER
     transports: tuple[MmioState, ...] = ()
     devices: tuple[tuple[str, object], ...] = ()
+    vmgenid: vmgenid.VmGenIdState | None = None
+    vmclock: vmclock.VmClockState | None = None
 
     def device(self, name: str) -> object:
         """The saved record of the device ``name``; None: it is a new one."""
@@ -101,6 +104,13 @@ class Machine:
         if self.boot_timer is not None:
             self._add(Space.MMIO, self.boot_timer, layout.BOOT_TIMER, boottimer.LENGTH)
         self.attached = self._attach(devices, state.transports)
+        gsis = layout.acpi_gsis(len(devices))
+        self.vmgenid = vmgenid.VmGenId.restore(
+            state.vmgenid or vmgenid.VmGenIdState(gsi=gsis[0])
+        )
+        self.vmclock = vmclock.VmClock.restore(
+            state.vmclock or vmclock.VmClockState(gsi=gsis[1])
+        )
 
     def _attach(
         self,
@@ -175,6 +185,23 @@ class Machine:
             return VmEnd(EndReason.POWER_OFF)
         return None
 
+    # What it tells the guest by itself
+
+    @property
+    def generation_gsis(self) -> tuple[int, int]:
+        """The interrupts of VMGenID and VMClock."""
+        return self.vmgenid.gsi, self.vmclock.gsi
+
+    def tell_generation(self, generation_id: bytes, *, restored: bool) -> None:
+        """Write into guest memory which machine this is: once, before it runs.
+
+        ``generation_id`` is 16 random bytes. A restored guest is to hear of it:
+        signal ``generation_gsis`` once KVM has the interrupt controllers' state.
+        """
+        disrupted = self.vmclock.disrupt() if restored else (self.vmclock.page(),)
+        for gpa, data in (self.vmgenid.renew(generation_id), *disrupted):
+            self.memory.write(gpa, data)
+
     def save(self) -> MachineState:
         """The state; the guest is paused and nothing is in flight."""
         return MachineState(
@@ -183,6 +210,8 @@ class Machine:
             power=self.power.save(),
             transports=tuple(a.transport.save() for a in self.attached),
             devices=tuple((a.name, a.device.save()) for a in self.attached),
+            vmgenid=self.vmgenid.save(),
+            vmclock=self.vmclock.save(),
         )
 
     def statistics(self) -> dict[str, object]:

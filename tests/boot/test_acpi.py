@@ -51,7 +51,7 @@ def test_tables_lie_behind_the_mp_table(cpus: int, devices: int) -> None:
         assert gpa >= end
         assert gpa % 16 == 0
         end = gpa + len(data)
-    assert end <= layout.RSDP
+    assert end <= layout.VMCLOCK < layout.VMGENID < layout.RSDP
 
 
 def test_fadt_says_what_there_is_and_what_not() -> None:
@@ -94,6 +94,27 @@ def test_dsdt_names_the_legacy_devices() -> None:
     assert ports + bytes.fromhex("89 06 00 03 01 01 00 00 00 79 00") in ps2
 
 
+@pytest.mark.parametrize("devices", [0, 17])
+def test_dsdt_tells_vmgenid_and_vmclock_of_their_interrupts(devices: int) -> None:
+    dsdt = acpi.dsdt(layout.virtio_slots(devices))
+    vgen, vclk = 5 + devices, 6 + devices
+    assert b"_HID\x0dVMGENCTR\0" in dsdt
+    assert b"_CID\x0dVM_Gen_Counter\0" in dsdt
+    address = layout.VMGENID.to_bytes(4, "little")
+    assert b"\x08ADDR\x12\x08\x02\x0c" + address + b"\0" in dsdt
+    assert b"_HID\x0dAMZNC10C\0" in dsdt
+    page = [layout.VMCLOCK, layout.VMCLOCK + 4095, 0, 4096]
+    window = b"".join(value.to_bytes(8, "little") for value in page)
+    assert bytes.fromhex("8a 2b 00 00 0c 02") + bytes(8) + window in dsdt
+    head, ged = dsdt.split(b"GED_")
+    assert b"_HID\x0dACPI0013\0" in ged
+    for gsi, name in ((vgen, b"VGEN"), (vclk, b"VCLK")):
+        assert bytes.fromhex("89 06 00 03 01") + gsi.to_bytes(4, "little") in ged
+        equal = bytes.fromhex("93 68 0a") + bytes([gsi])
+        assert equal + b"\x86" + name + b"\x0a\x80" in ged
+        assert name in head
+
+
 def iasl(*args: str, cwd: Path) -> str:
     """Run iasl; missing, it is a loud skip, and a failure in CI."""
     if shutil.which("iasl") is None:
@@ -123,7 +144,9 @@ def test_the_dsdt_survives_disassembly_and_compilation(
     assert "error" not in said.lower().replace("acpi error logs", "")
     assert "warning" not in said.lower()
     assert (tmp_path / "dsdt.dsl").read_text().count("LNRO0005") == devices
-    said = iasl("-p", "again", "dsdt.dsl", cwd=tmp_path)
+    # Message 6035: "VMGENCTR" is no id of the ACPI registry, and is what drivers
+    # look for.
+    said = iasl("-vw", "6035", "-p", "again", "dsdt.dsl", cwd=tmp_path)
     assert "0 Errors, 0 Warnings, 0 Remarks" in said
     assert (tmp_path / "again.aml").read_bytes()[36:] == dsdt[36:]
 

@@ -42,11 +42,22 @@ def test_blocks() -> None:
     assert aml.scope("_SB", b"\1") == b"\x10\x06_SB_\1"
 
 
+def test_methods() -> None:
+    told = aml.notify("VGEN", 0x80)
+    assert told == b"\x86VGEN\x0a\x80"
+    tested = aml.if_argument_is(22, told)
+    assert tested == bytes.fromhex("a0 0c 93 68 0a 16") + told
+    assert aml.method("_EVT", tested) == b"\x14\x13_EVT\x09" + tested
+
+
 def test_resources() -> None:
     assert aml.io_ports(0x3F8, 8) == bytes.fromhex("47 01 f8 03 f8 03 01 08")
     assert aml.interrupt(5) == bytes.fromhex("89 06 00 03 01 05 00 00 00")
     fixed = aml.memory32_fixed(0xC000_1000, 0x1000)
     assert fixed == bytes.fromhex("86 09 00 01 00 10 00 c0 00 10 00 00")
+    memory = bytes.fromhex("8a 2b 00 00 0c 02") + bytes(8)
+    ends = b"".join(v.to_bytes(8, "little") for v in (0xDE000, 0xDEFFF, 0, 0x1000))
+    assert aml.memory64(0xDE000, 0x1000) == memory + ends
     assert aml.resources(b"xyz") == bytes.fromhex("11 08 0a 05") + b"xyz\x79\0"
 
 

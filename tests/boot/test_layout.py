@@ -78,3 +78,8 @@ def test_too_many_devices(count: int, text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         layout.virtio_slots(count)
     assert str(caught.value) == text
+
+
+def test_vmgenid_and_vmclock_have_the_interrupts_behind_the_devices() -> None:
+    assert layout.acpi_gsis(0) == (5, 6)
+    assert layout.acpi_gsis(layout.VIRTIO_MMIO_MAX) == (22, layout.GSI_LAST)

@@ -28,6 +28,10 @@ from vmmd.boot.layout import (
     SLEEP_CONTROL_PORT,
     SLEEP_STATUS_PORT,
     SYSTEM_MEM_START,
+    VMCLOCK,
+    VMCLOCK_SIZE,
+    VMGENID,
+    acpi_gsis,
 )
 from vmmd.boot.mptable import size as mptable_size
 
@@ -62,12 +66,17 @@ def tables(
 
 
 def dsdt(slots: tuple[MmioSlot, ...]) -> bytes:
-    r"""``\_S5`` and, under ``\_SB``, each virtio-mmio device, COM1 and the i8042."""
+    r"""``\_S5`` and, under ``\_SB``, each device: virtio-mmio, COM1 and the i8042.
+
+    Also VMGenID and VMClock, and who tells them of their interrupts.
+    """
     devices = [_virtio(slot) for slot in slots]
+    vmgenid_gsi, vmclock_gsi = acpi_gsis(len(slots))
+    events = {vmgenid_gsi: "VGEN", vmclock_gsi: "VCLK"}
     body = aml.name(
         "_S5",
         aml.package(*(aml.integer(value) for value in (S5_SLEEP_TYPE, 0, 0, 0))),
-    ) + aml.scope("_SB", *devices, _com1(), _ps2())
+    ) + aml.scope("_SB", *devices, _com1(), _ps2(), _vgen(), _vclk(), _ged(events))
     # Revision 2: integers have 64 bits.
     return _sdt(b"DSDT", 2, b"FCVMDSDT", body)
 
@@ -151,6 +160,39 @@ def _ps2() -> bytes:
                 aml.interrupt(KEYBOARD_GSI),
             ),
         ),
+    )
+
+
+def _vgen() -> bytes:
+    address = (aml.integer(VMGENID & 0xFFFF_FFFF), aml.integer(VMGENID >> 32))
+    return aml.device(
+        "VGEN",
+        aml.name("_HID", aml.string("VMGENCTR")),
+        aml.name("_CID", aml.string("VM_Gen_Counter")),
+        aml.name("_DDN", aml.string("VM_Gen_Counter")),
+        aml.name("ADDR", aml.package(*address)),
+    )
+
+
+def _vclk() -> bytes:
+    return aml.device(
+        "VCLK",
+        aml.name("_HID", aml.string("AMZNC10C")),
+        aml.name("_CID", aml.string("VMCLOCK")),
+        aml.name("_DDN", aml.string("VMCLOCK")),
+        aml.name("_STA", aml.integer(0x0F)),
+        aml.name("_CRS", aml.resources(aml.memory64(VMCLOCK, VMCLOCK_SIZE))),
+    )
+
+
+def _ged(events: dict[int, str]) -> bytes:
+    """The Generic Event Device: passes interrupts on as notifications."""
+    tell = (aml.if_argument_is(i, aml.notify(x, 0x80)) for i, x in events.items())
+    return aml.device(
+        "GED",
+        aml.name("_HID", aml.string("ACPI0013")),
+        aml.name("_CRS", aml.resources(*(aml.interrupt(gsi) for gsi in events))),
+        aml.method("_EVT", *tell),
     )
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 import struct
 
 _ZERO, _ONE, _NAME, _BYTE, _WORD, _DWORD, _STRING = 0, 1, 0x08, 0x0A, 0x0B, 0x0C, 0x0D
-_SCOPE, _BUFFER, _PACKAGE, _EXT, _DEVICE = 0x10, 0x11, 0x12, 0x5B, 0x82
+_SCOPE, _BUFFER, _PACKAGE, _METHOD, _EXT, _DEVICE = 0x10, 0x11, 0x12, 0x14, 0x5B, 0x82
+_ARG0, _NOTIFY, _EQUAL, _IF = 0x68, 0x86, 0x93, 0xA0
+_SERIALIZED = 1 << 3
 
 
 def integer(value: int) -> bytes:
@@ -54,6 +56,23 @@ def package(*elements: bytes) -> bytes:
     return bytes([_PACKAGE]) + _sized(bytes([len(elements)]) + b"".join(elements))
 
 
+def method(segment: str, *terms: bytes) -> bytes:
+    """``Method (segment, 1, Serialized) { terms }``."""
+    body = _segment(segment) + bytes([1 | _SERIALIZED]) + b"".join(terms)
+    return bytes([_METHOD]) + _sized(body)
+
+
+def if_argument_is(value: int, *terms: bytes) -> bytes:
+    """``If (Arg0 == value) { terms }``."""
+    condition = bytes([_EQUAL, _ARG0]) + integer(value)
+    return bytes([_IF]) + _sized(condition + b"".join(terms))
+
+
+def notify(segment: str, value: int) -> bytes:
+    """``Notify (segment, value)``; the name is looked for outwards."""
+    return bytes([_NOTIFY]) + _segment(segment) + integer(value)
+
+
 def resources(*descriptors: bytes) -> bytes:
     """``ResourceTemplate () { descriptors }``."""
     data = b"".join(descriptors) + b"\x79\0"  # end tag; checksum 0 is "none"
@@ -68,6 +87,13 @@ def io_ports(base: int, count: int) -> bytes:
 def memory32_fixed(base: int, size: int) -> bytes:
     """``size`` writable bytes at ``base``."""
     return struct.pack("<BHBII", 0x86, 9, 1, base, size)
+
+
+def memory64(base: int, size: int) -> bytes:
+    """``size`` bytes at ``base``: ordinary memory, cacheable, read-only."""
+    fixed, cacheable = 0x0C, 0x02  # both ends fixed
+    head = struct.pack("<BHBBB", 0x8A, 43, 0, fixed, cacheable)
+    return head + struct.pack("<5Q", 0, base, base + size - 1, 0, size)
 
 
 def interrupt(gsi: int) -> bytes:

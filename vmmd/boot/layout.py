@@ -33,6 +33,10 @@ CMDLINE_MAX_SIZE = 2048  # bytes, the final NUL among them
 SYSTEM_MEM_START = 0x9FC00
 RSDP = 0xE0000
 SYSTEM_MEM_SIZE = RSDP - SYSTEM_MEM_START
+# From the top of the same area down: VMGenID's bytes and VMClock's page.
+VMGENID = RSDP - 16
+VMCLOCK_SIZE = PAGE_SIZE
+VMCLOCK = RSDP - 2 * PAGE_SIZE
 HIMEM_START = 1 * MIB  # no part of a kernel lies below
 
 # The gaps in memory, and what answers in them.
@@ -73,8 +77,7 @@ KEYBOARD_GSI = 1
 COM1_GSI = 4
 GSI_FIRST = 5
 GSI_LAST = 23
-# The last two that are free go to VMGenID and VMClock, so that a guest with
-# every device it may have can still be given both.
+# VMGenID and VMClock have the two after the virtio devices'.
 VIRTIO_MMIO_MAX = GSI_LAST - GSI_FIRST + 1 - 2
 
 _NO_GSI = "The requested resource is not available."
@@ -126,3 +129,8 @@ def virtio_slots(count: int) -> tuple[MmioSlot, ...]:
         MmioSlot(VIRTIO_MMIO_START + i * MMIO_SLOT_SIZE, GSI_FIRST + i)
         for i in range(count)
     )
+
+
+def acpi_gsis(count: int) -> tuple[int, int]:
+    """The interrupts of VMGenID and VMClock behind ``count`` virtio devices."""
+    return (GSI_FIRST + count, GSI_FIRST + count + 1)

@@ -107,8 +107,12 @@ class Board:
             self._restore_vm(state.vm, clock_realtime=state.clock_realtime)
         for attached in self.machine.attached:
             self._wire(attached)
-        for gsi in (layout.COM1_GSI, layout.KEYBOARD_GSI):
+        generation_gsis = self.machine.generation_gsis
+        for gsi in (layout.COM1_GSI, layout.KEYBOARD_GSI, *generation_gsis):
             self._irq(gsi)
+        self.machine.tell_generation(os.urandom(16), restored=state.vm is not None)
+        for gsi in generation_gsis if state.vm is not None else ():
+            self._irqs[gsi].signal()
 
     def _set_memory(self, *, track_dirty_pages: bool) -> None:
         flags = 1 if track_dirty_pages else 0

@@ -11,6 +11,7 @@ import pytest
 from tests.helpers.flat import flat_vm
 from tests.helpers.vcpus import SPIN
 from vmmd.errors import SnapshotError
+from vmmd.loop.host_fit import check_host
 from vmmd.loop.kvm import Kvm
 from vmmd.loop.vcpu_state import read_state, set_state, tell_stopped
 from vmmd.loop.vm_state import read_vm_state, set_vm_state
@@ -63,6 +64,39 @@ def test_what_is_set_is_read_again(
     again = [read_state(vcpu, msr_list) for vcpu in other.vcpus]
     assert [settled(state) for state in again] == [settled(state) for state in states]
     assert all(state.tsc_khz for state in states)
+
+
+def test_the_host_fits_its_own_guests(
+    flats: tuple[FlatVm, FlatVm], msr_list: tuple[int, ...]
+) -> None:
+    states = [read_state(vcpu, msr_list) for vcpu in flats[0].vcpus]
+    with closing(Kvm.open()) as kvm:
+        check_host(kvm, states, "x86_64")
+        edx = 1 << 31  # "pbe": KVM offers it to nobody
+        *_, leaf = (entry for entry in states[1].cpuid if entry.function == 1)
+        more = dataclasses.replace(leaf, edx=leaf.edx | edx)
+        cpuid = tuple(more if entry is leaf else entry for entry in states[1].cpuid)
+        states[1] = dataclasses.replace(states[1], cpuid=cpuid)
+        with pytest.raises(SnapshotError, match="does not offer: pbe:"):
+            check_host(kvm, states, "x86_64")
+
+
+def test_a_tsc_of_another_frequency_is_scaled_or_refused(
+    flats: tuple[FlatVm, FlatVm], msr_list: tuple[int, ...]
+) -> None:
+    one, other = flats[0].vcpus[0], flats[1].vcpus[0]
+    state = read_state(one, msr_list)
+    assert state.tsc_khz
+    near = dataclasses.replace(state, tsc_khz=state.tsc_khz + 1)
+    set_state(other, near)
+    assert other.get_tsc_khz() == state.tsc_khz
+    far = dataclasses.replace(state, tsc_khz=state.tsc_khz * 9 // 10)
+    if other.scales_tsc:
+        set_state(other, far)
+        assert other.get_tsc_khz() == far.tsc_khz
+    else:
+        with pytest.raises(SnapshotError, match="Could not set TSC scaling"):
+            set_state(other, far)
 
 
 def test_chips_are_set_as_they_were(flats: tuple[FlatVm, FlatVm]) -> None:

@@ -328,4 +328,5 @@ class Vm(OwnedFd):
         """KVM_CREATE_VCPU, and map its run page."""
         fd = ioctl(self.fd, "KVM_CREATE_VCPU", _CREATE_VCPU, index)
         xsave = max(XSAVE_BYTES, self.check_extension(Cap.XSAVE2))
-        return VcpuFd(fd, index, self._run_size, xsave)
+        scales = bool(self.check_extension(Cap.TSC_CONTROL))
+        return VcpuFd(fd, index, self._run_size, xsave, scales_tsc=scales)

@@ -25,7 +25,12 @@ if TYPE_CHECKING:
 
 
 def set_state(vcpu: VcpuFd, state: VcpuState) -> None:
-    """Set everything. HostError names the call, and for an MSR which one."""
+    """Set everything. HostError names the call, and for an MSR which one.
+
+    SnapshotError, before anything is set: the guest's TSC had another frequency
+    than this host's, and KVM does not scale it.
+    """
+    _scale_tsc(vcpu, state.tsc_khz)
     vcpu.set_cpuid2(pack_cpuid(state.cpuid))
     for part, raw in (
         (VcpuPart.MP_STATE, state.mp_state.pack()),
@@ -88,6 +93,23 @@ def tell_stopped(vcpu: VcpuFd) -> bool:
     except HostError:
         return False
     return True
+
+
+def _scale_tsc(vcpu: VcpuFd, saved_khz: int | None) -> None:
+    host_khz = _tsc_khz(vcpu) if saved_khz else None
+    if not saved_khz or not host_khz:
+        return
+    from vmmd.cpu.host_fit import cannot_scale, must_scale  # a boot has no saved one
+
+    if not must_scale(saved_khz, host_khz):
+        return
+    # Without it KVM takes a higher frequency too, and lets the TSC limp after.
+    if not vcpu.scales_tsc:
+        raise cannot_scale(saved_khz, host_khz, "this KVM does not scale")
+    try:
+        vcpu.set_tsc_khz(saved_khz)
+    except HostError as error:
+        raise cannot_scale(saved_khz, host_khz, str(error)) from error
 
 
 def _tsc_khz(vcpu: VcpuFd) -> int | None:

@@ -55,11 +55,20 @@ class VcpuFd(OwnedFd):
     """A vCPU's descriptor and its ``run`` page (a shared mapping of kvm_run).
 
     State may be read and set only while no thread is in KVM_RUN for it: the
-    call would wait for the guest.
+    call would wait for the guest. ``scales_tsc``: KVM_CAP_TSC_CONTROL.
     """
 
-    def __init__(self, fd: int, index: int, run_size: int, xsave_size: int) -> None:
+    def __init__(
+        self,
+        fd: int,
+        index: int,
+        run_size: int,
+        xsave_size: int,
+        *,
+        scales_tsc: bool = False,
+    ) -> None:
         super().__init__(fd)
+        self.scales_tsc = scales_tsc
         self.index = index
         self.run = mmap.mmap(fd, run_size)
         self.xsave_size = xsave_size

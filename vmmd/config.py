@@ -106,6 +106,13 @@ class TokenBucketConfig:
     one_time_burst: int | None
     refill_time: int
 
+    @property
+    def limits(self) -> bool:
+        """Whether there is a limit: not with a size or time of 0, nor where the
+        time in ns is beyond a u64."""
+        time_ns = self.refill_time * 1_000_000
+        return self.size > 0 and 0 < time_ns < 1 << 64
+
 
 @dataclass(frozen=True, slots=True)
 class RateLimiterConfig:

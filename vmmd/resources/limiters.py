@@ -6,9 +6,6 @@ from dataclasses import replace
 
 from vmmd.config import RateLimiterConfig, TokenBucketConfig
 
-_U64_MAX = (1 << 64) - 1
-_NS_PER_MS = 1_000_000
-
 
 def effective_limiter(config: RateLimiterConfig | None) -> RateLimiterConfig | None:
     """The limiter that comes of a config: None if neither bucket limits."""
@@ -18,10 +15,8 @@ def effective_limiter(config: RateLimiterConfig | None) -> RateLimiterConfig | N
 
 
 def effective_bucket(config: TokenBucketConfig | None) -> TokenBucketConfig | None:
-    """The bucket that comes of a config: a size or refill time of 0 is none."""
-    if config is None or not config.size or not config.refill_time:
-        return None
-    if config.refill_time * _NS_PER_MS > _U64_MAX:
+    """The bucket that comes of a config: None if it does not limit."""
+    if config is None or not config.limits:
         return None
     return replace(config, one_time_burst=config.one_time_burst or None)
 

@@ -23,6 +23,7 @@ HEADERS = [
     "vmmd/virtio/net.h",
     "vmmd/loop/vcpu.h",
     "vmmd/loop/files.h",
+    "vmmd/loop/memory_file.h",
 ]
 
 

@@ -31,6 +31,15 @@ void *files_map_huge(uint64_t size)
     return raw == MAP_FAILED ? NULL : raw;
 }
 
+int files_map_file(void *address, uint64_t size, int fd, uint64_t offset)
+{
+    const int kind = fd < 0 ? MAP_ANONYMOUS : 0;
+    const int flags = MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE | kind;
+    void *raw =
+        mmap(address, size, PROT_READ | PROT_WRITE, flags, fd, (off_t)offset);
+    return raw == MAP_FAILED ? -1 : 0;
+}
+
 int files_unmap(void *address, uint64_t size)
 {
     return munmap(address, size);

@@ -12,6 +12,11 @@ void *files_map(uint64_t size, uint64_t alignment);
  * where the host has too few. `size` is a multiple of theirs. */
 void *files_map_huge(uint64_t size);
 
+/* Puts a private mapping of a file at `address`, over what files_map gave there:
+ * untouched pages are the file's, written ones are not. With fd -1 fresh zero
+ * memory, for what a guest gives back. 0, or -1 with errno set. */
+int files_map_file(void *address, uint64_t size, int fd, uint64_t offset);
+
 /* Unmaps what files_map gave. 0, or -1 with errno set. */
 int files_unmap(void *address, uint64_t size);
 // <cffi

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from vmmd._native import ffi, lib
 from vmmd.errors import HostError
 from vmmd.memory import GuestMemory, Region
+from vmmd.rust import io_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -53,6 +54,31 @@ def map_guest_memory(
             raise _no_memory(size, number, huge_pages=huge_pages)
         mapped.append(Region(gpa, memoryview(ffi.buffer(address, size))))
     return GuestMemory(mapped)
+
+
+def map_snapshot_memory(regions: Iterable[tuple[int, int]], fd: int) -> GuestMemory:
+    """Memory for ``(gpa, size)`` regions that shows the pages of a memory file.
+
+    The file has the regions end to end. The mapping is private: it reads the file
+    lazily, and what is written stays here. ``fd`` may be closed, but a Full
+    snapshot needs it. HostError as Firecracker words it, also for a file that is
+    shorter (touching what is past its end would kill the process).
+    """
+    mapped, offset = sorted(regions), 0
+    if os.fstat(fd).st_size < sum(size for _, size in mapped):
+        raise HostError(
+            "Total sum of memory regions exceeds largest possible file offset"
+        )
+    memory = map_guest_memory(mapped)
+    for index, (_, size) in enumerate(mapped):
+        host = memory.native.region[index].host
+        if lib.files_map_file(host, size, fd, offset):
+            number = ffi.errno
+            unmap_guest_memory(memory)
+            error = OSError(number, os.strerror(number))
+            raise HostError(f"Cannot create mmap region: {io_error(error)}") from error
+        offset += size
+    return memory
 
 
 def _map(size: int, *, huge_pages: bool) -> ffi.CData:

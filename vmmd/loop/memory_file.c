@@ -1,0 +1,356 @@
+#define _GNU_SOURCE
+#include "vmmd/loop/memory_file.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "vmmd/state/crc32c.h"
+
+#define PAGE 4096ull
+#define BLOCK_PAGES (MEMFILE_BLOCK / PAGE)
+#define STOP 0x80000000u
+
+/* -- Bitmaps */
+
+static int has(const uint64_t *bits, uint64_t page)
+{
+    return bits && bits[page >> 6] >> (page & 63) & 1;
+}
+
+static void set_range(uint64_t *bits, uint64_t from, uint64_t to)
+{
+    for (; from < to && from & 63; from++)
+        bits[from >> 6] |= 1ull << (from & 63);
+    for (; from + 64 <= to; from += 64)
+        bits[from >> 6] = ~0ull;
+    for (; from < to; from++)
+        bits[from >> 6] |= 1ull << (from & 63);
+}
+
+/* The first page from `page` on whose bit is `set`; `end` if there is none. */
+static uint64_t next_page(const uint64_t *bits, uint64_t page, uint64_t end, int set)
+{
+    while (page < end) {
+        uint64_t word = (set ? bits[page >> 6] : ~bits[page >> 6]) >> (page & 63);
+        if (word) {
+            page += (uint64_t)__builtin_ctzll(word);
+            break;
+        }
+        page = (page | 63) + 1;
+    }
+    return page < end ? page : end;
+}
+
+/* -- The two halves, in step */
+
+static long futex(uint32_t *word, int operation, uint32_t value)
+{
+    return syscall(SYS_futex, word, operation, value, NULL, NULL, 0);
+}
+
+static int wait_for(uint32_t *word, uint32_t least)
+{
+    for (;;) {
+        uint32_t now = __atomic_load_n(word, __ATOMIC_ACQUIRE);
+        if (now & STOP)
+            return -ECANCELED;
+        if (now >= least)
+            return 0;
+        futex(word, FUTEX_WAIT_PRIVATE, now);
+    }
+}
+
+static void publish(uint32_t *word)
+{
+    __atomic_fetch_add(word, 1, __ATOMIC_RELEASE);
+    futex(word, FUTEX_WAKE_PRIVATE, INT_MAX);
+}
+
+void memfile_stop(struct memfile_pass *pass)
+{
+    uint32_t *words[] = {&pass->checked, &pass->written};
+    for (int i = 0; i < 2; i++) {
+        /* In the word itself: who looked before and sleeps after is not lost. */
+        __atomic_fetch_or(words[i], STOP, __ATOMIC_RELEASE);
+        futex(words[i], FUTEX_WAKE_PRIVATE, INT_MAX);
+    }
+}
+
+static uint32_t block_count(const struct memfile_pass *pass)
+{
+    return (uint32_t)((pass->pages + BLOCK_PAGES - 1) / BLOCK_PAGES);
+}
+
+static uint64_t block_end(const struct memfile_pass *pass, uint32_t block)
+{
+    uint64_t end = (block + 1ull) * BLOCK_PAGES;
+    return end < pass->pages ? end : pass->pages;
+}
+
+/* -- Files, whole ranges at a time */
+
+static int transfer(int fd, int out, const void *data, uint64_t length, uint64_t offset)
+{
+    uint8_t *at = (uint8_t *)data;
+    while (length) {
+        ssize_t count = out ? pwrite(fd, at, length, (off_t)offset)
+                            : pread(fd, at, length, (off_t)offset);
+        if (count < 0 && errno == EINTR)
+            continue;
+        if (count <= 0)
+            return count ? -errno : -EIO;
+        at += count, offset += (uint64_t)count, length -= (uint64_t)count;
+    }
+    return 0;
+}
+
+int memfile_copy(int from, int to, uint64_t offset, uint64_t length, void *buffer)
+{
+    while (length) {
+        off_t in = (off_t)offset, out = in;
+        ssize_t count = copy_file_range(from, &in, to, &out, length, 0);
+        if (count < 0 && errno == EINTR)
+            continue;
+        if (count <= 0) {
+            /* Not between these file systems, or nothing left to read: the
+             * plain calls can do the one and name the other. */
+            count = length < MEMFILE_BLOCK ? (ssize_t)length : MEMFILE_BLOCK;
+            int error = transfer(from, 0, buffer, (uint64_t)count, offset);
+            if (!error)
+                error = transfer(to, 1, buffer, (uint64_t)count, offset);
+            if (error)
+                return error;
+        }
+        offset += (uint64_t)count, length -= (uint64_t)count;
+    }
+    return 0;
+}
+
+int memfile_extents(int fd, uint64_t pages, uint64_t *bitmap)
+{
+    off_t end = (off_t)(pages * PAGE), at = 0;
+    while (at < end) {
+        off_t data = lseek(fd, at, SEEK_DATA);
+        if (data < 0)
+            return errno == ENXIO ? 0 : -errno;
+        at = lseek(fd, data, SEEK_HOLE);
+        if (at < 0)
+            return -errno;
+        uint64_t past = ((uint64_t)at + PAGE - 1) / PAGE;
+        set_range(bitmap, (uint64_t)data / PAGE, past < pages ? past : pages);
+    }
+    return 0;
+}
+
+/* -- Check */
+
+static uint8_t *host_at(const struct guest_memory *memory, uint64_t offset, uint64_t *room)
+{
+    for (uint32_t i = 0; i < memory->count; i++) {
+        const struct gm_region *region = &memory->region[i];
+        if (offset < region->size) {
+            *room = region->size - offset;
+            return region->host + offset;
+        }
+        offset -= region->size;
+    }
+    return NULL;
+}
+
+static int is_zero(const uint8_t *page)
+{
+    uint64_t first;
+    memcpy(&first, page, sizeof first);
+    return !first && !memcmp(page, page + sizeof first, PAGE - sizeof first);
+}
+
+static int read_kept(struct memfile_pass *pass, uint64_t first, uint64_t end)
+{
+    uint64_t to;
+    for (uint64_t at = first; (at = next_page(pass->keep, at, end, 1)) < end; at = to) {
+        to = next_page(pass->keep, at, end, 0);
+        int error = transfer(pass->base_fd, 0, pass->check_buffer + (at - first) * PAGE,
+                             (to - at) * PAGE, at * PAGE);
+        if (error)
+            return error;
+    }
+    return 0;
+}
+
+static int check_block(struct memfile_pass *pass, uint32_t block)
+{
+    uint64_t first = block * BLOCK_PAGES, end = block_end(pass, block), room;
+    uint32_t checksum = 0;
+    if (pass->known && pass->known[block])
+        return 0;
+    int error = pass->keep ? read_kept(pass, first, end) : 0;
+    if (error)
+        return error;
+    for (uint64_t page = first; page < end; page++) {
+        const uint8_t *at = NULL;
+        if (has(pass->keep, page)) {
+            at = pass->check_buffer + (page - first) * PAGE;
+        } else if (has(pass->take, page)) {
+            at = host_at(pass->memory, page * PAGE, &room);
+            if (!at)
+                return -EFAULT;
+            if (pass->skip_zero && is_zero(at)) {
+                pass->take[page >> 6] &= ~(1ull << (page & 63));
+                at = NULL;
+            }
+        }
+        if (at)
+            checksum = crc32c(checksum, at, PAGE);
+    }
+    pass->checksums[block] = checksum;
+    return 0;
+}
+
+int memfile_check(struct memfile_pass *pass)
+{
+    uint32_t blocks = block_count(pass);
+    int error = 0;
+    for (uint32_t block = 0; block < blocks && !error; block++) {
+        int ahead = pass->out_fd >= 0 && block >= MEMFILE_LEAD;
+        error = wait_for(&pass->written, ahead ? block - MEMFILE_LEAD + 1 : 0);
+        if (!error)
+            error = check_block(pass, block);
+        if (!error)
+            publish(&pass->checked);
+    }
+    if (error)
+        memfile_stop(pass);
+    return error;
+}
+
+/* -- Write */
+
+static int write_taken(struct memfile_pass *pass, uint64_t at, uint64_t to)
+{
+    while (at < to) {
+        uint64_t room, length = (to - at) * PAGE;
+        const uint8_t *from = host_at(pass->memory, at * PAGE, &room);
+        if (!from)
+            return -EFAULT;
+        if (length > room)
+            length = room;
+        int error = transfer(pass->out_fd, 1, from, length, at * PAGE);
+        if (error)
+            return error;
+        at += length / PAGE;
+    }
+    return 0;
+}
+
+static int write_block(struct memfile_pass *pass, uint32_t block)
+{
+    uint64_t first = block * BLOCK_PAGES, end = block_end(pass, block), to;
+    int error = 0;
+    for (uint64_t at = first; (at = next_page(pass->take, at, end, 1)) < end; at = to) {
+        to = next_page(pass->take, at, end, 0);
+        error = write_taken(pass, at, to);
+        if (error)
+            return error;
+    }
+    if (!pass->keep || !pass->copy_base)
+        return 0;
+    for (uint64_t at = first; (at = next_page(pass->keep, at, end, 1)) < end; at = to) {
+        to = next_page(pass->keep, at, end, 0);
+        error = memfile_copy(pass->base_fd, pass->out_fd, at * PAGE, (to - at) * PAGE,
+                             pass->copy_buffer);
+        if (error)
+            return error;
+    }
+    return 0;
+}
+
+int memfile_write(struct memfile_pass *pass)
+{
+    uint32_t blocks = block_count(pass);
+    int error = 0;
+    for (uint32_t block = 0; block < blocks && !error; block++) {
+        error = wait_for(&pass->checked, block + 1);
+        if (!error)
+            error = write_block(pass, block);
+        if (!error)
+            publish(&pass->written);
+    }
+    if (error)
+        memfile_stop(pass);
+    return error;
+}
+
+/* -- Which pages were written: never by reading them, which maps them */
+
+struct scan_range {
+    uint64_t start, end, categories;
+};
+
+/* struct pm_scan_arg of linux/fs.h (6.7), which older headers lack. */
+struct scan_arg {
+    uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
+    uint64_t inverted, mask, anyof, returned;
+};
+
+enum { IS_FILE = 1 << 2, IS_PRESENT = 1 << 3, IS_SWAPPED = 1 << 4, IS_ZERO = 1 << 5 };
+#define PAGEMAP_SCAN_CALL _IOWR('f', 16, struct scan_arg)
+
+static int scan_pages(int fd, uint64_t host, uint64_t size, uint32_t private_file,
+                      uint64_t *bitmap, uint64_t first)
+{
+    struct scan_range ranges[256];
+    uint64_t without = IS_ZERO | (private_file ? IS_FILE : 0);
+    struct scan_arg arg = {
+        .size = sizeof arg, .start = host, .end = host + size, .vec = (uintptr_t)ranges,
+        .vec_len = 256, .inverted = without, .mask = without,
+        .anyof = IS_PRESENT | IS_SWAPPED, .returned = IS_PRESENT,
+    };
+    while (arg.start < host + size) {
+        int count = ioctl(fd, PAGEMAP_SCAN_CALL, &arg);
+        if (count < 0)
+            return -errno;
+        /* A scan that goes on repeats ranges: bits do not mind. */
+        for (int i = 0; i < count; i++)
+            set_range(bitmap, first + (ranges[i].start - host) / PAGE,
+                      first + (ranges[i].end - host) / PAGE);
+        if (arg.walk_end <= arg.start)
+            return -EIO;
+        arg.start = arg.walk_end;
+    }
+    return 0;
+}
+
+static int read_pagemap(int fd, uint64_t host, uint64_t size, uint32_t private_file,
+                        uint64_t *bitmap, uint64_t first)
+{
+    const uint64_t present = 3ull << 62, file = 1ull << 61;
+    uint64_t entries[512];
+    for (uint64_t page = 0; page < size / PAGE;) {
+        uint64_t count = size / PAGE - page;
+        if (count > 512)
+            count = 512;
+        int error = transfer(fd, 0, entries, count * sizeof *entries,
+                             (host / PAGE + page) * sizeof *entries);
+        if (error)
+            return error;
+        for (uint64_t i = 0; i < count; i++, page++)
+            if (entries[i] & present && !(private_file && entries[i] & file))
+                set_range(bitmap, first + page, first + page + 1);
+    }
+    return 0;
+}
+
+int memfile_present(int pagemap_fd, const void *host, uint64_t size,
+                    uint32_t private_file, uint32_t scan, uint64_t *bitmap,
+                    uint64_t first)
+{
+    uint64_t at = (uintptr_t)host;
+    if (scan && !scan_pages(pagemap_fd, at, size, private_file, bitmap, first))
+        return 0;
+    return read_pagemap(pagemap_fd, at, size, private_file, bitmap, first);
+}

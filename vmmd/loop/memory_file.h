@@ -1,0 +1,64 @@
+#ifndef VMMD_MEMORY_FILE_H
+#define VMMD_MEMORY_FILE_H
+#include <stdint.h>
+
+#include "vmmd/memory.h"
+
+/* Between guest memory and a memory file, which has the regions end to end.
+ * Pages are numbered by their place in the file; bitmaps have a bit a page. */
+
+// cffi>
+#define MEMFILE_BLOCK 2097152
+#define MEMFILE_LEAD 16
+
+/* One pass over a memory file. `take` names the pages to write from memory,
+ * `keep` (or NULL) those that are the base file's; they have no page in common.
+ * With skip_zero, zero pages leave `take` unwritten. With copy_base the kept
+ * pages are copied to out_fd; else they are there already, or not wanted.
+ * `checksums` gets a crc32c a block over its pages of both kinds, in order,
+ * but for blocks that are marked in `known` (a byte a block).
+ * Buffers are of MEMFILE_BLOCK bytes, and needed with `keep` alone. */
+struct memfile_pass {
+    const struct guest_memory *memory;
+    uint64_t pages;
+    uint64_t *take;
+    const uint64_t *keep;
+    const uint8_t *known;
+    uint32_t *checksums;
+    uint8_t *check_buffer;
+    uint8_t *copy_buffer;
+    int base_fd;
+    int out_fd;
+    uint32_t skip_zero;
+    uint32_t copy_base;
+    /* Blocks done, in the low 31 bits; the upper bit is memfile_stop's. */
+    uint32_t checked;
+    uint32_t written;
+};
+
+/* The two halves of a pass, each in a thread of its own: check goes ahead of
+ * write by up to MEMFILE_LEAD blocks. 0 or a negative errno, which stops the
+ * other half with -ECANCELED. Without a file to write (out_fd -1) check runs
+ * alone. -EIO: the base file has become shorter. */
+int memfile_check(struct memfile_pass *pass);
+int memfile_write(struct memfile_pass *pass);
+
+/* Ends both halves within a block's time. From any thread. */
+void memfile_stop(struct memfile_pass *pass);
+
+/* Marks, from bit `first` on, the pages of [host, host + size) that hold what
+ * was written there: present or swapped, and no shared zero page. `private_file`:
+ * the file's own pages are not meant. Reads no page. `scan`: try PAGEMAP_SCAN,
+ * before reading `pagemap_fd`, which is /proc/self/pagemap. 0 or a negative errno. */
+int memfile_present(int pagemap_fd, const void *host, uint64_t size,
+                    uint32_t private_file, uint32_t scan, uint64_t *bitmap,
+                    uint64_t first);
+
+/* Marks the pages that touch data extents of a file. 0 or a negative errno. */
+int memfile_extents(int fd, uint64_t pages, uint64_t *bitmap);
+
+/* Copies `length` bytes between files at the same offset, sharing them where
+ * the file system can. 0 or a negative errno. `buffer`: MEMFILE_BLOCK bytes. */
+int memfile_copy(int from, int to, uint64_t offset, uint64_t length, void *buffer);
+// <cffi
+#endif

@@ -1,19 +1,36 @@
 """What a saved piece of state is: a frozen dataclass with a kind and a version.
 
 A record stands at the foot of its device's file. Changing a field means a new
-version, an upgrade and a golden file, in one commit.
+version, an upgrade from the one before, a downgrade to it, a line in
+``state/versions.py`` and a golden file, in one commit.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, dataclass_transform
 
 from vmmd.frozen import dataclass
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from typing import TypeAlias
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class IntRange:
+    """The integers that a field may hold, both ends included."""
+
+    low: int
+    high: int
+
+
+U8 = Annotated[int, IntRange(0, 0xFF)]
+U16 = Annotated[int, IntRange(0, 0xFFFF)]
+U32 = Annotated[int, IntRange(0, 0xFFFF_FFFF)]
+U64 = Annotated[int, IntRange(0, 0xFFFF_FFFF_FFFF_FFFF)]
+I64 = Annotated[int, IntRange(-(1 << 63), (1 << 63) - 1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +45,10 @@ class RecordKind:
 def record(kind: str, version: int) -> Callable[[type[T]], type[T]]:
     """Make a class a frozen, slotted, keyword-only record.
 
-    Sets ``RECORD`` on the class, a :class:`RecordKind`. Fields are ints, bools,
-    strings, bytes, None, and tuples or records of these.
+    Sets ``RECORD`` on the class, a :class:`RecordKind`. Fields are ints (U64 if
+    nothing narrower is said), bools, strings, bytes, None, and tuples or records
+    of these. What the types cannot say is for ``__post_init__`` to refuse, with
+    a SnapshotError.
     """
 
     def apply(cls: type[T]) -> type[T]:
@@ -38,3 +57,61 @@ def record(kind: str, version: int) -> Callable[[type[T]], type[T]]:
         return made
 
     return apply
+
+
+# Translation: fields of one version to those of the next or the one before.
+
+Fields: TypeAlias = "Mapping[str, Any]"
+"""A record as a plain map; records inside it are maps of their newest version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What an older version cannot hold. ``text`` is for the log."""
+
+    field: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal(Loss):
+    """A loss that nobody may take: nothing is saved for that version.
+
+    ``layer`` is what Firecracker's layers put before its text.
+    """
+
+    layer: str = ""
+
+
+SERIALIZATION = "A serialization error occured: "
+SEMANTIC = "A user generated semantic error occured: "
+
+Upgrade: TypeAlias = "Callable[[Fields], Fields]"
+Downgrade: TypeAlias = "Callable[[Fields], tuple[Fields | None, tuple[Loss, ...]]]"
+
+
+def upgrade(cls: type, version: int) -> Callable[[Upgrade], Upgrade]:
+    """Mark the function that takes ``cls`` from ``version`` to the next one.
+
+    It gets the fields as that version has them and returns the next one's.
+    """
+    return _translation(cls, "UPGRADES", version)
+
+
+def downgrade(cls: type, version: int) -> Callable[[Downgrade], Downgrade]:
+    """Mark the function that takes ``cls`` from ``version`` to the one before.
+
+    It returns the fields and what they have lost. From version 1 it goes to a
+    release that does not know the kind at all, and may return None: no record.
+    """
+    return _translation(cls, "DOWNGRADES", version)
+
+
+def _translation(cls: type, table: str, version: int) -> Callable[[T], T]:
+    def mark(function: T) -> T:
+        if table not in vars(cls):
+            setattr(cls, table, {})
+        vars(cls)[table][version] = function
+        return function
+
+    return mark

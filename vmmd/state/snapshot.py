@@ -1,0 +1,307 @@
+"""The state file: magic, header, records, checksum. docs/snapshot-format.md.
+
+``encode`` gives the same bytes for the same state; ``decode`` trusts nothing;
+``describe`` reads the header alone, also of a file from a newer vmmd.
+"""
+
+from __future__ import annotations
+
+from itertools import chain, pairwise
+from operator import lt
+from types import NoneType
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+
+from vmmd import FIRECRACKER_VERSION, __version__
+from vmmd.errors import SnapshotError
+from vmmd.frozen import dataclass
+from vmmd.state.codec import Entry, named, pack, schema, unpack
+from vmmd.state.crc32c import crc32c
+from vmmd.state.fields import MAX_DEPTH, MAX_ITEMS, MAX_TEXT, FieldFault
+from vmmd.state.manifest import MemoryManifest
+from vmmd.state.record import I64, U16, U32, record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from vmmd.state.fields import Value
+
+__all__ = [
+    "Entry",
+    "Header",
+    "SnapshotFile",
+    "canonical",
+    "decode",
+    "describe",
+    "encode",
+    "pack",
+    "unpack",
+]
+
+MAGIC = b"\x89VMMD\r\n\x1a"
+"""Not text, and damaged by whatever takes it for text."""
+FORMAT = 1
+MAX_SIZE = 10_000_000
+"""Bytes of a state file; a 32-vCPU machine's with 64 GiB has three million."""
+_CHECKSUM_SIZE = 4
+_SHORTEST = len(MAGIC) + _CHECKSUM_SIZE
+_CRC_FIELD_SIZE = 8  # of Firecracker's files, whose text the shortest ones get
+_NEWEST = ".".join(FIRECRACKER_VERSION.split(".")[:2]) + ".0"
+
+
+@record("header", FORMAT)
+class Header:
+    """What a file says of itself to every version of vmmd.
+
+    Keys are never removed or given another meaning; a newer ``format`` may add
+    some. ``target_version`` is the release whose records the file holds,
+    ``devices`` kinds and ids in the order of their slots, ``time`` seconds since
+    1970, ``memory`` the plain form of a manifest.
+    """
+
+    snapshot_id: str
+    memory: dict[str, Any]
+    parent_id: str | None = None
+    target_version: str = _NEWEST
+    devices: tuple[tuple[str, str], ...] = ()
+    time: I64 = 0
+    arch: str = "x86_64"
+    cpu_vendor: str = ""
+    cpu_model: str = ""
+    tsc_khz: U32 | None = None
+    kernel: str = ""
+    producer: str = "vmmd"
+    producer_version: str = __version__
+    format: U16 = FORMAT
+
+    @property
+    def manifest(self) -> MemoryManifest:
+        """The memory manifest. SnapshotError names the field that is wrong."""
+        return MemoryManifest.from_plain(self.memory)
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotFile:
+    """A state file's contents. No two entries have both kind and id in common."""
+
+    header: Header
+    entries: tuple[Entry, ...]
+
+
+class ForeignFileError(SnapshotError):
+    """The file is something else, or was made by something else."""
+
+
+def encode(file: SnapshotFile) -> bytes:
+    """The file's bytes. SnapshotError if there are too many, or a name twice."""
+    _check_names(file.entries)
+    packer = msgpack.Packer(autoreset=False)
+    packer.pack(canonical(_write_header(file.header)))
+    for entry in file.entries:
+        packer.pack(_write_entry(entry))
+    body: bytes = MAGIC + packer.bytes()
+    if len(body) + _CHECKSUM_SIZE > MAX_SIZE:
+        raise _too_long()
+    return body + crc32c(body).to_bytes(_CHECKSUM_SIZE, "little")
+
+
+def decode(data: bytes) -> SnapshotFile:
+    """The file's contents: records are well formed, their fields not yet judged.
+
+    SnapshotError says what is wrong; its ``debug`` is Firecracker's, if it has
+    one for that. Entries of any kind and version are kept.
+    """
+    _check_start(data)
+    body = memoryview(data)[:-_CHECKSUM_SIZE]
+    if crc32c(body) != int.from_bytes(data[-_CHECKSUM_SIZE:], "little"):
+        raise _fault("CRC64 validation failed", "Crc64")
+    objects = _objects(body[len(MAGIC) :])
+    header = _read_header(next(objects))
+    if header.format > FORMAT:
+        raise SnapshotError(
+            f"header: format {header.format}, at most {FORMAT} is known"
+        )
+    _ = header.manifest  # raises if it is wrong
+    entries = tuple(map(_read_entry, objects))
+    _check_names(entries)
+    return SnapshotFile(header, entries)
+
+
+def describe(data: bytes) -> Header:
+    """The header of a file of any version; the rest and the checksum do not count."""
+    _check_start(data)
+    return _read_header(next(_objects(memoryview(data)[len(MAGIC) : -_CHECKSUM_SIZE])))
+
+
+def canonical(value: Value) -> Value:
+    """The same with every map in key order and every array a tuple."""
+    if isinstance(value, dict):
+        return {key: canonical(value[key]) for key in sorted(value)}
+    if isinstance(value, list | tuple):
+        return tuple(map(canonical, value))
+    return value
+
+
+# Header and entries as maps.
+
+_ENTRY_KEYS = {"fields", "id", "kind", "optional", "version"}
+
+
+def _write_header(header: Header) -> dict[str, Any]:
+    try:
+        return schema(Header).write_fields(header)
+    except FieldFault as fault:
+        raise SnapshotError(f"header: {fault}") from fault
+
+
+def _read_header(plain: Value) -> Header:
+    if type(plain) is not dict:
+        raise SnapshotError("header: is not a map")
+    known = plain
+    if type(newer := plain.get("format")) is int and newer > FORMAT:
+        known = {key: plain[key] for key in plain if key in schema(Header).names}
+    try:
+        header: Header = schema(Header).read_fields(known)
+    except FieldFault as fault:
+        raise SnapshotError(f"header: {fault}") from fault
+    return header
+
+
+def _write_entry(entry: Entry) -> dict[str, Any]:
+    return {
+        "fields": entry.fields,
+        "id": entry.id,
+        "kind": entry.kind,
+        "optional": entry.optional,
+        "version": entry.version,
+    }
+
+
+def _read_entry(plain: Value) -> Entry:
+    if type(plain) is not dict or plain.keys() != _ENTRY_KEYS:
+        raise SnapshotError("record: is not fields, id, kind, optional and version")
+    kind, name, version = plain["kind"], plain["id"], plain["version"]
+    fields, optional = plain["fields"], plain["optional"]
+    if type(kind) is not str or type(name) is not str:
+        raise SnapshotError("record: kind or id is not a string")
+    where = named(kind, name)
+    if type(version) is not int or not 0 < version <= 0xFFFF:
+        raise SnapshotError(f"{where}: version {version!r} is out of range")
+    if type(fields) is not dict:
+        raise SnapshotError(f"{where}: fields are not a map")
+    if type(optional) is not bool:
+        raise SnapshotError(f"{where}: optional is not a boolean")
+    try:
+        _check_plain(fields)
+    except FieldFault as fault:
+        raise SnapshotError(f"{where}: {fault}") from fault
+    return Entry(kind, name, version, fields, optional)
+
+
+def _check_names(entries: Iterable[Entry]) -> None:
+    seen = set()
+    for entry in entries:
+        if (entry.kind, entry.id) in seen:
+            raise SnapshotError(f"{named(entry.kind, entry.id)}: is there twice")
+        seen.add((entry.kind, entry.id))
+
+
+# Bytes to plain values.
+
+_TEXT = frozenset((str,))
+_PLAIN = frozenset((int, str, bytes, bool, NoneType, tuple, dict))
+
+
+def _check_start(data: bytes) -> None:
+    if len(data) > MAX_SIZE:
+        raise _too_long()
+    if len(data) < _CRC_FIELD_SIZE:
+        text = "File too short to contain CRC"
+        debug = f'Io(Custom {{ kind: UnexpectedEof, error: "{text}" }})'
+        raise _fault(f"IO Error: {text}", debug)
+    if not data.startswith(MAGIC) or len(data) < _SHORTEST:
+        error = ForeignFileError("this is no state file of vmmd")
+        error.debug = 'Bitcode(Error("bitcode error"))'
+        raise error
+
+
+def _too_long() -> SnapshotError:
+    text = f"Snapshot size exceeds limit of {MAX_SIZE} bytes"
+    return _fault(text, f"SizeLimitExceeded({MAX_SIZE})")
+
+
+def _fault(text: str, debug: str) -> SnapshotError:
+    error = SnapshotError(text)
+    error.debug = debug
+    return error
+
+
+def _objects(body: memoryview) -> Iterator[Value]:
+    """The msgpack objects that follow each other; SnapshotError in the first bad one.
+
+    Arrays are skipped before they are read: a length that lies allocates nothing.
+    """
+    ahead, unpacker = _unpacker(body), _unpacker(body)
+    at, number = 0, 0
+    while at < len(body) or number == 0:
+        where = f"record {number}" if number else "header"
+        try:
+            ahead.skip()
+            at = ahead.tell()
+            value = unpacker.unpack()
+        except msgpack.OutOfData:
+            raise SnapshotError(f"{where}: ends too early") from None
+        except (ValueError, FieldFault) as error:
+            raise SnapshotError(f"{where}: {str(error) or 'is no msgpack'}") from error
+        yield value
+        number += 1
+
+
+def _unpacker(body: memoryview) -> msgpack.Unpacker:
+    unpacker = msgpack.Unpacker(
+        use_list=False,
+        object_pairs_hook=_map,
+        ext_hook=_refuse_extension,
+        max_buffer_size=MAX_SIZE,
+        max_str_len=MAX_TEXT,
+        max_array_len=MAX_ITEMS,
+        max_map_len=MAX_ITEMS,
+    )
+    unpacker.feed(body)
+    return unpacker
+
+
+def _map(pairs: list[tuple[str, Value]]) -> dict[str, Value]:
+    """A map whose keys are strings in ascending order, so that none is there twice."""
+    made = dict(pairs)
+    keys = list(made)
+    if not _TEXT.issuperset(map(type, keys)):
+        raise FieldFault("a key is not a string")
+    if len(made) != len(pairs) or not all(map(lt, keys, keys[1:])):
+        raise FieldFault(f"{_first_wrong(pairs)!r} is there twice or out of order")
+    return made
+
+
+def _first_wrong(pairs: list[tuple[str, Value]]) -> str:
+    keys = [key for key, _ in pairs]
+    return next(b for a, b in pairwise(keys) if not a < b)
+
+
+def _refuse_extension(_code: int, _data: bytes) -> None:
+    raise FieldFault("an extension type")
+
+
+def _check_plain(fields: dict[str, Value]) -> None:
+    """Raise FieldFault for floats, times and what nests too deeply, level by level."""
+    maps: list[dict[str, Value]] = [fields]
+    arrays: list[tuple[Value, ...]] = []
+    for _ in range(MAX_DEPTH):
+        level = list(chain(*[value.values() for value in maps], *arrays))
+        if not _PLAIN.issuperset(map(type, level)):
+            raise FieldFault("holds a float or a time")
+        maps = [value for value in level if type(value) is dict]
+        arrays = [value for value in level if type(value) is tuple]
+        if not maps and not arrays:
+            return
+    raise FieldFault(f"nests more than {MAX_DEPTH} deep")

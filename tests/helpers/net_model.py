@@ -137,6 +137,14 @@ class FakeTap:
             except BlockingIOError:
                 return frames
 
+    def drop(self) -> None:
+        """Throw away what the device has not read."""
+        while True:
+            try:
+                self._near.recv(1)
+            except BlockingIOError:
+                return
+
     def close(self) -> None:
         """Both ends."""
         self._near.close()

@@ -104,7 +104,7 @@ class Board:
         for vcpu, its in zip(self.vcpus, state.vcpus, strict=True):
             set_state(vcpu, its)
         if state.vm is not None:
-            self._restore_vm(state.vm, clock_realtime=state.clock_realtime)
+            self._restore_vm(state, state.vm)
         for attached in self.machine.attached:
             self._wire(attached)
         generation_gsis = self.machine.generation_gsis
@@ -122,11 +122,16 @@ class Board:
             size = int(native.size)
             self.vm.set_user_memory_region(slot, region.gpa, size, address, flags)
 
-    def _restore_vm(self, state: VmState, *, clock_realtime: bool) -> None:
+    def _restore_vm(self, state: KvmState, vm: VmState) -> None:
         from vmmd.loop.vcpu_state import tell_stopped
-        from vmmd.loop.vm_state import set_vm_state  # a boot does not need it
+        from vmmd.loop.vm_state import (  # a boot does not need them
+            set_tsc_offsets,
+            set_vm_state,
+        )
 
-        set_vm_state(self.vm, state, clock_realtime=clock_realtime)
+        set_vm_state(self.vm, vm, clock_realtime=state.clock_realtime)
+        vcpus = zip(self.vcpus, state.vcpus, strict=True)
+        set_tsc_offsets(self.vm, vcpus, vm.clock)
         for vcpu in self.vcpus:
             tell_stopped(vcpu)
 

@@ -55,7 +55,8 @@ class VcpuFd(OwnedFd):
     """A vCPU's descriptor and its ``run`` page (a shared mapping of kvm_run).
 
     State may be read and set only while no thread is in KVM_RUN for it: the
-    call would wait for the guest. ``scales_tsc``: KVM_CAP_TSC_CONTROL.
+    call would wait for the guest. ``scales_tsc``: KVM_CAP_TSC_CONTROL;
+    ``tsc_scaled``: its TSC was given a frequency.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class VcpuFd(OwnedFd):
     ) -> None:
         super().__init__(fd)
         self.scales_tsc = scales_tsc
+        self.tsc_scaled = False
         self.index = index
         self.run = mmap.mmap(fd, run_size)
         self.xsave_size = xsave_size
@@ -129,6 +131,7 @@ class VcpuFd(OwnedFd):
     def set_tsc_khz(self, khz: int) -> None:
         """KVM_SET_TSC_KHZ: needs scaling unless it is (nearly) the host's."""
         ioctl(self.fd, "KVM_SET_TSC_KHZ", _SET_TSC_KHZ, khz)
+        self.tsc_scaled = True
 
     def has_tsc_offset(self) -> bool:
         """Whether this KVM has the TSC offset as an attribute of a vCPU."""

@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING
 from vmmd.cpu.clock import ClockData
 from vmmd.cpu.irqchip import pack_irqchip, unpack_ioapic, unpack_pic
 from vmmd.cpu.pit import PitState
+from vmmd.cpu.tsc import deadline, offset_after
 from vmmd.cpu.vm_state import VmState
 from vmmd.loop.kvm import IrqChip
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from vmmd.cpu.state import VcpuState
     from vmmd.loop.kvm import Vm
+    from vmmd.loop.vcpufd import VcpuFd
 
 
 def read_vm_state(vm: Vm) -> VmState:
@@ -40,3 +45,29 @@ def set_vm_state(vm: Vm, state: VmState, *, clock_realtime: bool = False) -> Non
         (IrqChip.IOAPIC, state.ioapic),
     ):
         vm.set_irqchip(pack_irqchip(chip, record))
+
+
+def set_tsc_offsets(
+    vm: Vm, vcpus: Iterable[tuple[VcpuFd, VcpuState]], saved: ClockData
+) -> bool:
+    """Bring the vCPUs' TSCs in step with the clock that ``set_vm_state`` has set.
+
+    ``saved`` is that clock as it was saved, ``vcpus`` have their state already.
+    False where this KVM has no offsets, or they have no effect, or the TSC is
+    scaled: the TSC then goes on as its MSR says. HostError names the call.
+    """
+    now = ClockData.unpack(vm.get_clock())
+    return all(_set_tsc_offset(vcpu, state, saved, now) for vcpu, state in vcpus)
+
+
+def _set_tsc_offset(
+    vcpu: VcpuFd, state: VcpuState, saved: ClockData, now: ClockData
+) -> bool:
+    offset = offset_after(state, saved, now)
+    if offset is None or vcpu.tsc_scaled or not vcpu.has_tsc_offset():
+        return False
+    vcpu.set_tsc_offset(offset)
+    if vcpu.get_tsc_offset() != offset:
+        return False
+    vcpu.set_msrs(deadline(state))
+    return True

@@ -148,6 +148,32 @@ def test_a_drive_gets_another_file(tmp_path: Path) -> None:
         assert vmm.api.ok("GET", "/vm/config") == shown
 
 
+def test_a_patch_of_one_limit_leaves_the_other(tmp_path: Path) -> None:
+    disk, other = tmp_path / "one", tmp_path / "two"
+    disk.write_bytes(bytes(8192))
+    other.write_bytes(bytes(8192))
+    ops = {"size": 5, "one_time_burst": None, "refill_time": 100}
+    bandwidth = {"size": 4096, "one_time_burst": 9, "refill_time": 50}
+    with daemon(tmp_path) as vmm:
+        started(vmm, LOOP, disk)
+        steps = (
+            ({"rate_limiter": {"ops": ops}}, {"bandwidth": None, "ops": ops}),
+            (
+                {"rate_limiter": {"bandwidth": bandwidth}, "path_on_host": str(other)},
+                {"bandwidth": bandwidth, "ops": ops},
+            ),
+            (
+                {"rate_limiter": {"ops": {"size": 0, "refill_time": 0}}},
+                {"bandwidth": bandwidth, "ops": None},
+            ),
+        )
+        for update, limits in steps:
+            vmm.api.ok("PATCH", "/drives/one", {"drive_id": "one", **update})
+            shown = vmm.api.ok("GET", "/vm/config")
+            assert isinstance(shown, dict)
+            assert shown["drives"][0]["rate_limiter"] == limits
+
+
 def test_a_disk_that_is_no_multiple_of_a_sector_is_told(tmp_path: Path) -> None:
     odd = tmp_path / "odd"
     odd.write_bytes(bytes(1000))

@@ -27,8 +27,9 @@ from tests.helpers.block_model import (
 )
 from tests.helpers.driver import Buffer
 from tests.helpers.gate import Gate
-from vmmd.config import DriveConfig
+from vmmd.config import DriveConfig, RateLimiterConfig, TokenBucketConfig
 from vmmd.errors import ConfigError
+from vmmd.limiter import BucketState, LimiterState, cold
 from vmmd.loop.disk import BackingFile, Disk, device_id, knows_nowait
 from vmmd.loop.eventfd import EventFd
 from vmmd.loop.files import HostFile
@@ -37,6 +38,8 @@ from vmmd.virtio.block import BlockDevice, BlockState
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+
+    from trio.testing import MockClock
 
 SIZE = 1 << 20
 AT = BlockRig.DATA
@@ -97,9 +100,13 @@ def opened(path: Path, *, writable: bool = True) -> BackingFile:
         return BackingFile.of(file)
 
 
-def make_guest(path: Path, cache_type: str = "Unsafe") -> Guest:
+def make_guest(
+    path: Path, cache_type: str = "Unsafe", limiter: LimiterState | None = None
+) -> Guest:
     file = opened(path)
-    record = BlockState(drive_id="d", path_on_host=str(path), cache_type=cache_type)
+    record = BlockState(
+        drive_id="d", path_on_host=str(path), cache_type=cache_type, limiter=limiter
+    )
     device = BlockDevice(record, file.backing)
     lines: list[str] = []
     guest = Guest(Disk(device, file, lines.append), EventFd(), EventFd(), lines=lines)
@@ -108,8 +115,10 @@ def make_guest(path: Path, cache_type: str = "Unsafe") -> Guest:
 
 
 @asynccontextmanager
-async def guest_on(path: Path, cache_type: str = "Unsafe") -> AsyncIterator[Guest]:
-    guest = make_guest(path, cache_type)
+async def guest_on(
+    path: Path, cache_type: str = "Unsafe", limiter: LimiterState | None = None
+) -> AsyncIterator[Guest]:
+    guest = make_guest(path, cache_type, limiter)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(guest.disk.pump, guest, guest.kick)
@@ -300,6 +309,7 @@ async def test_replace(path: Path) -> None:
         assert guest.rig.memory.read(BUFFER, 4096) == b"2" * 4096
         assert guest.status(AT + 32) == IOERR
         assert guest.disk.device.config_space() == (16).to_bytes(8, "little")
+        assert guest.disk.device.save().path_on_host == str(other)
 
 
 @pytest.mark.parametrize("way", ["spin", "doze"])
@@ -374,6 +384,94 @@ async def test_other_work_ends_a_doze(path: Path) -> None:
     other.close()
     assert guest.disk.device.statistics().doze_count == 1
     assert seen[1] - seen[0] < 0.5
+
+
+@pytest.mark.parametrize("path", ["memory"], indirect=True)
+class TestLimits:
+    """On a clock that jumps when nobody has anything to do."""
+
+    BYTES = RateLimiterConfig(TokenBucketConfig(8192, None, 1000), None)
+    OPS = RateLimiterConfig(None, TokenBucketConfig(2, 1, 1000))
+    NONE = RateLimiterConfig(TokenBucketConfig(0, None, 0), None)
+
+    async def answered_at(self, guest: Guest, count: int) -> list[float]:
+        """Post so many reads at once; when each was answered, from the first on."""
+        await trio.testing.wait_all_tasks_blocked()
+        for i in range(count):
+            guest.request(IN, 8 * i, AT + 32 * i)
+        guest.kick.signal()
+        times = list[float]()
+        while len(times) < count:
+            await guest.interrupt.wait()
+            new = guest.rig.driver.used_index() - len(times)
+            times.extend([trio.current_time()] * new)
+        return [round(time - times[0], 3) for time in times]
+
+    async def test_bytes(self, path: Path, autojump_clock: MockClock) -> None:
+        assert autojump_clock.autojump_threshold == 0
+        async with guest_on(path, limiter=cold(self.BYTES)) as guest:
+            # Ten ms bring 81 bytes; what a request takes too much is paid first.
+            seen = await self.answered_at(guest, 5)
+            assert seen == [0, 0, 0.01, 0.51, 1.01]
+            statistics = guest.disk.device.statistics()
+            assert statistics.rate_limiter_event_count == 3
+            assert statistics.rate_limiter_throttled_events == 3
+
+    async def test_operations_and_the_burst(
+        self, path: Path, autojump_clock: MockClock
+    ) -> None:
+        assert autojump_clock.autojump_threshold == 0
+        async with guest_on(path, limiter=cold(self.OPS)) as guest:
+            assert await self.answered_at(guest, 5) == [0, 0, 0, 0.5, 1.0]
+
+    async def test_nothing_ticks_when_nobody_asks(
+        self, path: Path, autojump_clock: MockClock
+    ) -> None:
+        async with guest_on(path, limiter=cold(self.OPS)) as guest:
+            await self.answered_at(guest, 3)
+            autojump_clock.autojump_threshold = float("inf")
+            await trio.testing.wait_all_tasks_blocked()
+            assert trio.lowlevel.current_statistics().seconds_to_next_deadline > 1e6
+
+    async def test_a_patch_lets_go_of_what_waits(
+        self, path: Path, mock_clock: MockClock
+    ) -> None:
+        """The clock stands, so only the patch can."""
+        assert mock_clock.rate == 0
+        async with guest_on(path, limiter=cold(self.OPS)) as guest:
+            for i in range(9):
+                guest.request(IN, 8 * i, AT + 32 * i)
+            await guest.done(3)
+            await trio.testing.wait_all_tasks_blocked()
+            assert guest.rig.driver.used_index() == 3
+            guest.disk.limit(RateLimiterConfig(None, TokenBucketConfig(4, None, 1)))
+            await guest.answered(7)
+            guest.disk.limit(RateLimiterConfig(None, TokenBucketConfig(0, None, 0)))
+            await guest.answered(9)
+            assert guest.disk.device.save().limiter is None
+
+    async def test_a_patch_limits_what_was_not(
+        self, path: Path, autojump_clock: MockClock
+    ) -> None:
+        assert autojump_clock.autojump_threshold == 0
+        async with guest_on(path) as guest:
+            guest.disk.limit(self.OPS)
+            assert await self.answered_at(guest, 5) == [0, 0, 0, 0.5, 1.0]
+
+    async def test_the_record_has_what_is_left(
+        self, path: Path, mock_clock: MockClock
+    ) -> None:
+        async with guest_on(path, limiter=cold(self.OPS)) as guest:
+            guest.request(IN, 0, AT)
+            guest.request(IN, 0, AT + 32)
+            await guest.done(2)
+            await guest.disk.quiesce()
+            left = BucketState(size=2, refill_time=1000, budget=1)
+            assert guest.disk.device.save().limiter == LimiterState(ops=left)
+            mock_clock.jump(1)
+            await guest.disk.sync()
+            full = BucketState(size=2, refill_time=1000, budget=2)
+            assert guest.disk.device.save().limiter == LimiterState(ops=full)
 
 
 class TestBackingFile:

@@ -7,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmmd.config import RateLimiterConfig, TokenBucketConfig
-from vmmd.resources.limiters import effective_bucket, effective_limiter, merge_limiter
+from vmmd.limiter import RateLimiter, cold
+from vmmd.resources.limiters import (
+    effective_bucket,
+    effective_limiter,
+    limiter_config,
+    merge_limiter,
+)
 
 BUCKET = TokenBucketConfig(100, 5, 10)
 NONE = RateLimiterConfig(None, None)
@@ -43,6 +49,19 @@ def test_buckets_that_do() -> None:
     assert effective_limiter(None) is None
     half = RateLimiterConfig(TokenBucketConfig(0, None, 0), BUCKET)
     assert effective_limiter(half) == RateLimiterConfig(None, BUCKET)
+
+
+@given(LIMITERS)
+def test_what_is_shown_after_a_restore(config: RateLimiterConfig | None) -> None:
+    assert limiter_config(cold(config)) == effective_limiter(config)
+
+
+def test_of_a_burst_is_shown_what_is_left() -> None:
+    limiter = RateLimiter.of(RateLimiterConfig(BUCKET, BUCKET), 0)
+    limiter.consume(5, 3, 0)
+    assert limiter_config(limiter.save(0)) == RateLimiterConfig(
+        TokenBucketConfig(100, 2, 10), TokenBucketConfig(100, None, 10)
+    )
 
 
 @given(LIMITERS, LIMITERS)

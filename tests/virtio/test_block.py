@@ -437,7 +437,7 @@ class TestWorkers:
         bench = Bench(rig=BlockRig(0x20000 + (2 << 20)))
         size = (1 << 20) + SECTOR
         os.ftruncate(bench.fd, size)
-        bench.device.replace(Backing(bench.fd, size, DEVICE_ID))
+        bench.device.replace(Backing(bench.fd, size, DEVICE_ID), "large")
         bench.request(IN, 0, (Buffer(BUFFER, size, writable=True),), AT)
         bench.device.drain()
         assert bench.device.in_flight == 1
@@ -526,7 +526,8 @@ class TestContract:
 
     def test_config_space(self, bench: Bench) -> None:
         assert bench.device.config_space() == SECTORS.to_bytes(8, "little")
-        bench.device.replace(Backing(bench.fd, 700, b""))
+        bench.device.replace(Backing(bench.fd, 700, b""), "other")
+        assert bench.device.save().path_on_host == "other"
         assert bench.device.config_space() == (1).to_bytes(8, "little")
         assert bench.device.statistics().update_count == 1
 

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from vmmd.frozen import dataclass
+from vmmd.limiter import cold
 from vmmd.loop.board import Board, KvmState
 from vmmd.loop.console import Console
 from vmmd.loop.disk import BackingFile, Disk
@@ -114,6 +115,7 @@ def _block_state(drive: Drive) -> BlockState:
         partuuid=config.partuuid,
         cache_type=config.cache_type.value,
         io_engine="Sync" if config.io_engine is None else config.io_engine.value,
+        limiter=cold(config.rate_limiter),
     )
 
 

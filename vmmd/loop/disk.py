@@ -15,14 +15,18 @@ import trio
 
 from vmmd._native import lib
 from vmmd.errors import HostError
+from vmmd.limiter import UNLIMITED
 from vmmd.virtio.block import Backing, Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from vmmd.config import RateLimiterConfig
+    from vmmd.limiter import LimiterState
     from vmmd.loop.eventfd import EventFd
     from vmmd.loop.files import HostFile
     from vmmd.loop.pump import Transport
+    from vmmd.loop.throttle import Throttle
     from vmmd.virtio.block import BlockDevice
 
 
@@ -73,6 +77,12 @@ def knows_nowait(fd: int) -> bool:
     return True
 
 
+def _throttle(state: LimiterState | None) -> Throttle:
+    from vmmd.loop.throttle import Throttle  # few disks have limits
+
+    return Throttle(state)
+
+
 def find_epoll() -> int | None:
     """The epoll of the running loop; None if it cannot be told.
 
@@ -109,7 +119,8 @@ class Disk:
         self._own_signals = 0
         self._kick: EventFd | None = None
         self._settled = trio.lowlevel.ParkingLot()
-        self._limiter = trio.CapacityLimiter(lib.BLOCK_SLOTS)
+        self._throttle: Throttle | None = None
+        self._threads = trio.CapacityLimiter(lib.BLOCK_SLOTS)
 
     async def pump(self, transport: Transport, kick: EventFd) -> None:
         """Serve the device until cancelled, which waits for its workers.
@@ -117,6 +128,8 @@ class Disk:
         Pulls before it waits: what a restore left in the ring needs no kick.
         """
         self._kick = kick
+        if self._throttle is None and self.device.limiter is not None:
+            self._set_throttle(_throttle(self.device.limiter))
         loop_fd = find_epoll()
         if loop_fd is not None:
             self.device.watch(kick.fd, loop_fd)
@@ -135,6 +148,7 @@ class Disk:
         """Take no new request, and wait until each that was taken is answered."""
         self._quiesced = True
         await self.idle()
+        self._keep_limiter()
 
     async def idle(self) -> None:
         """Wait until no request is with a worker or waits for one."""
@@ -149,6 +163,7 @@ class Disk:
 
     async def sync(self) -> None:
         """fsync the file in a worker. Raises HostError."""
+        self._keep_limiter()
         await trio.to_thread.run_sync(self.file.sync)
 
     async def replace(self, file: BackingFile) -> None:
@@ -158,11 +173,20 @@ class Disk:
         """
         was_quiesced = self._quiesced
         await self.quiesce()
-        self.device.replace(file.backing)
+        self.device.replace(file.backing, file.path)
         self.file.close()
         self.file = file
         if not was_quiesced:
             self.resume()
+
+    def limit(self, update: RateLimiterConfig) -> None:
+        """What a PATCH asks of the rate limiter, from the next request on."""
+        throttle = self._throttle or _throttle(self.device.limiter)
+        throttle.update(update)
+        self._set_throttle(throttle)
+        self.device.limiter = throttle.save()
+        if self._kick is not None:
+            self._ring(self._kick)
 
     async def aclose(self) -> None:
         """After the pump: write a Writeback disk out and close the file.
@@ -185,6 +209,8 @@ class Disk:
                 workers.start_soon(self._work, slot, kick)
             if stop is Stop.BUDGET:
                 await trio.lowlevel.checkpoint()
+            elif stop is Stop.THROTTLED and self._throttle is not None:
+                await self._wait_for_tokens(self._throttle, kick)
             else:
                 await self._wait(kick)
 
@@ -193,12 +219,31 @@ class Disk:
             self.device.collect()
             stop = Stop.EMPTY
         else:
-            stop = self.device.drain()
+            stop = self._drain()
         if stop is Stop.BROKEN and self.device.fault is None:
             self._break(transport)
         if not self.busy:
             self._settled.unpark_all()
         return stop
+
+    def _drain(self) -> Stop:
+        throttle = self._throttle
+        if throttle is None:
+            return self.device.drain()
+        self.device.limit(*throttle.allowance())
+        stop = self.device.drain()
+        throttle.consume(*self.device.used)
+        return stop
+
+    def _set_throttle(self, throttle: Throttle) -> None:
+        """Without limits there is none, so that it costs nothing."""
+        self._throttle = throttle if throttle.limits else None
+        self.device.limit(UNLIMITED, UNLIMITED)
+
+    def _keep_limiter(self) -> None:
+        """Have the device's record say what the limiter has left by now."""
+        if self._throttle is not None:
+            self.device.limiter = self._throttle.save()
 
     def _break(self, transport: Transport) -> None:
         self.device.mark_fault()
@@ -206,12 +251,18 @@ class Disk:
         self._log(f"block {self.device.drive_id}: {self.device.fault}; needs a reset")
 
     async def _work(self, slot: int, kick: EventFd) -> None:
-        await trio.to_thread.run_sync(self.device.run, slot, limiter=self._limiter)
+        await trio.to_thread.run_sync(self.device.run, slot, limiter=self._threads)
         self._ring(kick)
 
     def _ring(self, kick: EventFd) -> None:
         self._own_signals += 1
         kick.signal()
+
+    async def _wait_for_tokens(self, throttle: Throttle, kick: EventFd) -> None:
+        """A kick ends it too: a worker is done, or the limits are others."""
+        with trio.move_on_at(throttle.deadline()) as scope:
+            await self._wait(kick)
+        self.device.rate_limiter_event_count += scope.cancelled_caught
 
     async def _wait(self, kick: EventFd) -> None:
         signals = await kick.wait()

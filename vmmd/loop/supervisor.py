@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from vmmd.config import DriveUpdate, LoggerConfig
     from vmmd.loop.board import Board
+    from vmmd.loop.disk import Disk
     from vmmd.loop.options import Options
     from vmmd.resources.drives import Drive
 
@@ -237,19 +238,27 @@ class Supervisor:
             if old.file is not new.file:
                 await self._replace_file(new)
                 old.file.close()
+            if old is not new and update.rate_limiter is not None:
+                self._disk(new).limit(update.rate_limiter)
         self.resources = replace(self.resources, drives=after)
 
     async def _replace_file(self, drive: Drive) -> None:
         """Go on with another file behind a drive, and tell the driver."""
         from vmmd.loop.assemble import backing_file, block_name
+
+        await self._disk(drive).replace(backing_file(drive))
+        self._running().config_changed(block_name(drive.config.drive_id))
+
+    def _disk(self, drive: Drive) -> Disk:
+        """What serves a drive of the running machine."""
+        from vmmd.loop.assemble import block_name
         from vmmd.loop.disk import Disk
 
-        board, name = self._running(), block_name(drive.config.drive_id)
-        disk = board.pumps[name]
+        name = block_name(drive.config.drive_id)
+        disk = self._running().pumps[name]
         if not isinstance(disk, Disk):
             raise TypeError(f"{name} is served by a {type(disk).__name__}")
-        await disk.replace(backing_file(drive))
-        board.config_changed(name)
+        return disk
 
     def _put_logger(self, config: LoggerConfig) -> None:
         try:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from vmmd.config import RateLimiterConfig, TokenBucketConfig
+
+if TYPE_CHECKING:
+    from vmmd.limiter import BucketState, LimiterState
 
 
 def effective_limiter(config: RateLimiterConfig | None) -> RateLimiterConfig | None:
@@ -19,6 +23,21 @@ def effective_bucket(config: TokenBucketConfig | None) -> TokenBucketConfig | No
     if config is None or not config.limits:
         return None
     return replace(config, one_time_burst=config.one_time_burst or None)
+
+
+def limiter_config(state: LimiterState | None) -> RateLimiterConfig | None:
+    """The limiter that a record stands for. Of a burst, only what is left."""
+    if state is None:
+        return None
+    return _limiter(_bucket_config(state.bandwidth), _bucket_config(state.ops))
+
+
+def _bucket_config(state: BucketState | None) -> TokenBucketConfig | None:
+    if state is None:
+        return None
+    return TokenBucketConfig(
+        state.size, state.one_time_burst or None, state.refill_time
+    )
 
 
 def merge_limiter(

@@ -9,10 +9,12 @@ reads off its counters. It owns no fd: ``Backing.fd`` is lent by
 from __future__ import annotations
 
 import enum
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vmmd._native import ffi, lib
 from vmmd.frozen import dataclass
+from vmmd.limiter import UNLIMITED, LimiterState
 from vmmd.state.record import record
 from vmmd.virtio.device import RING_EVENT_IDX, VERSION_1
 
@@ -27,7 +29,6 @@ QUEUE_SIZE = 256
 VIRTIO_BLK_F_RO = 1 << 5
 VIRTIO_BLK_F_FLUSH = 1 << 9
 
-UNLIMITED = (1 << 64) - 1
 # One drain: a millisecond costs 2.4 % of the IOPS and keeps the API's p99 near
 # 11 ms while a guest floods; the other two bound what a cheap request can hide.
 DRAIN_REQUESTS = 4096
@@ -131,7 +132,9 @@ class BlockDevice:
     """One disk: the device contract, and the verbs of its pump.
 
     All calls but :meth:`run` come from the loop. ``fault`` is the text of the
-    rule that the ring broke, None while it is sound.
+    rule that the ring broke, None while it is sound. ``limiter`` is what the
+    record says of the rate limiter; the pump, which has a clock, works it and
+    keeps this true whenever the device may be saved.
     """
 
     DEVICE_ID = 2
@@ -139,7 +142,9 @@ class BlockDevice:
 
     def __init__(self, record: BlockState, backing: Backing) -> None:
         self.drive_id = record.drive_id
+        self.limiter = record.limiter
         self.queue_event_count = 0
+        self.rate_limiter_event_count = 0
         self.event_fails = 0
         self.cfg_fails = 0
         self.update_count = 0
@@ -153,7 +158,7 @@ class BlockDevice:
         self._native.max_requests = DRAIN_REQUESTS
         self._native.max_bytes = DRAIN_BYTES
         self._native.max_ns = DRAIN_NS
-        self._native.ops_allowed = self._native.bytes_allowed = UNLIMITED
+        self.limit(UNLIMITED, UNLIMITED)
         self._native.spin_ns, self._native.doze_ns = SPIN_NS, DOZE_NS
         self._native.kick_fd = self._native.loop_fd = -1
         lib.block_reset(self._native)
@@ -207,6 +212,19 @@ class BlockDevice:
         stop: int = lib.block_drain(self._native)
         return _STOPS[stop]
 
+    def limit(self, ops_allowed: int, bytes_allowed: int) -> None:
+        """What each drain from now on may take; UNLIMITED is no limit.
+
+        The request that reaches a limit is the last. Flushes have no bytes.
+        """
+        self._native.ops_allowed = ops_allowed
+        self._native.bytes_allowed = bytes_allowed
+
+    @property
+    def used(self) -> tuple[int, int]:
+        """Requests and bytes that the last drain took."""
+        return self._native.ops_used, self._native.bytes_used
+
     def watch(self, kick_fd: int, loop_fd: int) -> None:
         """Lend the drain the queue's ioeventfd, to sleep on for a while.
 
@@ -247,14 +265,15 @@ class BlockDevice:
         self.fault = ffi.string(self._native.ring.fault).decode()
         self.event_fails += 1
 
-    def replace(self, backing: Backing) -> None:
+    def replace(self, backing: Backing, path: str) -> None:
         """Go on with another file. Nothing may be in flight."""
         self._attach(backing)
+        self._record = replace(self._record, path_on_host=path)
         self.update_count += 1
 
     def save(self) -> BlockState:
         """The record. Nothing may be in flight, which no record could hold."""
-        return self._record
+        return replace(self._record, limiter=self.limiter)
 
     def statistics(self) -> BlockStatistics:
         """The counters, read off."""
@@ -268,7 +287,7 @@ class BlockDevice:
             invalid_reqs_count=counters.invalid,
             flush_count=counters.flushes,
             queue_event_count=self.queue_event_count + counters.doze_hits,
-            rate_limiter_event_count=0,
+            rate_limiter_event_count=self.rate_limiter_event_count,
             update_count=self.update_count,
             update_fails=self.update_fails,
             read_bytes=counters.read_bytes,
@@ -303,7 +322,10 @@ def _aggregate(latency: CData) -> Aggregate:
 
 @record("block", 1)
 class BlockState:
-    """A drive as it was configured; its ring is in the transport's record."""
+    """A drive as it was configured, and what its limiter has left.
+
+    Its ring is in the transport's record.
+    """
 
     drive_id: str
     path_on_host: str
@@ -312,3 +334,4 @@ class BlockState:
     partuuid: str | None = None
     cache_type: str = CacheType.UNSAFE.value
     io_engine: str = "Sync"
+    limiter: LimiterState | None = None

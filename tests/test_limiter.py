@@ -12,6 +12,7 @@ from vmmd.config import RateLimiterConfig, TokenBucketConfig
 from vmmd.errors import SnapshotError
 from vmmd.frozen import dataclass
 from vmmd.limiter import UNLIMITED, BucketState, LimiterState, RateLimiter, TokenBucket
+from vmmd.state.codec import Entry, pack, unpack
 
 MS, SECOND = 1_000_000, 1_000_000_000
 U64_MAX = (1 << 64) - 1
@@ -249,23 +250,47 @@ class TestLimiter:
         assert after.ops == before.ops
 
 
+FIELDS = {
+    "size": 10,
+    "refill_time": 10,
+    "budget": -5,
+    "one_time_burst": 1,
+    "elapsed_ns": 2,
+}
+
+
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("name", "value", "says"),
     [
-        ("size", 0),
-        ("size", U64_MAX + 1),
-        ("refill_time", 0),
-        ("refill_time", U64_MAX // MS + 1),
-        ("one_time_burst", -1),
-        ("budget", 11),
-        ("budget", -(1 << 63) - 1),
-        ("elapsed_ns", -1),
+        ("size", 0, "0 is out of range"),
+        ("refill_time", 0, "0 is out of range"),
+        ("refill_time", U64_MAX // MS + 1, f"{U64_MAX // MS + 1} is out of range"),
+        ("one_time_burst", -1, "-1 is out of range"),
+        ("budget", -(1 << 63) - 1, f"{-(1 << 63) - 1} is out of range"),
+        ("elapsed_ns", -1, "-1 is out of range"),
     ],
 )
-def test_a_state_that_cannot_be_names_the_field(name: str, value: int) -> None:
-    fields = {"size": 10, "refill_time": 10, "budget": 10, name: value}
-    fields.setdefault("one_time_burst", 0)
-    fields.setdefault("elapsed_ns", 0)
-    state = BucketState(**fields)
-    with pytest.raises(SnapshotError, match=f"token_bucket: {name} is {value}, not"):
-        RateLimiter.restore(LimiterState(bandwidth=None, ops=state), START)
+def test_a_state_that_cannot_be_names_the_field(
+    name: str, value: int, says: str
+) -> None:
+    entry = Entry("token_bucket", "", 1, {**FIELDS, name: value})
+    with pytest.raises(SnapshotError) as caught:
+        unpack(entry, BucketState)
+    assert str(caught.value) == f"token_bucket: {name}: {says}"
+
+
+def test_more_than_the_bucket_holds() -> None:
+    entry = Entry("token_bucket", "", 1, {**FIELDS, "budget": 11})
+    with pytest.raises(SnapshotError, match="budget is 11 of 10"):
+        unpack(entry, BucketState)
+
+
+@given(CONFIGS, STEPS)
+def test_every_state_goes_into_a_file(
+    config: TokenBucketConfig, steps: list[tuple[int, int]]
+) -> None:
+    limiter = RateLimiter.of(RateLimiterConfig(config, None), START)
+    play(limiter, steps, START)
+    state = limiter.save(START + sum(wait for wait, _ in steps))
+    assert state is not None
+    assert unpack(pack(state), LimiterState) == state

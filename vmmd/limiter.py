@@ -15,10 +15,10 @@ What it took too much is owed: nothing passes until the refill has paid for it.
 from __future__ import annotations
 
 from math import gcd
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from vmmd.errors import SnapshotError
-from vmmd.state.record import record
+from vmmd.state.record import U64, IntRange, record
 
 if TYPE_CHECKING:
     from vmmd.config import RateLimiterConfig, TokenBucketConfig
@@ -30,18 +30,13 @@ PACE_NS = 10_000_000
 
 _NS_PER_MS = 1_000_000
 _U64_MAX = (1 << 64) - 1
-_I64_MIN = -(1 << 63)
 
 
 class TokenBucket:
     """One limit. ``burst`` is what is left of the one-time burst."""
 
     def __init__(self, state: BucketState, now_ns: int) -> None:
-        """The bucket as saved, as if no time had passed since.
-
-        Raises SnapshotError for a state that no bucket can have.
-        """
-        _check(state)
+        """The bucket as saved, as if no time had passed since."""
         self.size = state.size
         self.refill_time = state.refill_time
         self.burst = state.one_time_burst
@@ -115,7 +110,7 @@ class RateLimiter:
 
     @classmethod
     def restore(cls, state: LimiterState | None, now_ns: int) -> RateLimiter:
-        """The limiter as saved; None: one without limits. Raises SnapshotError."""
+        """The limiter as saved; None: one without limits."""
         if state is None:
             return cls(None, None)
         return cls(_bucket(state.bandwidth, now_ns), _bucket(state.ops, now_ns))
@@ -199,31 +194,21 @@ def _bucket(state: BucketState | None, now_ns: int) -> TokenBucket | None:
     return None if state is None else TokenBucket(state, now_ns)
 
 
-def _check(state: BucketState) -> None:
-    bounds = (
-        ("size", 1, _U64_MAX),
-        ("refill_time", 1, _U64_MAX // _NS_PER_MS),
-        ("one_time_burst", 0, _U64_MAX),
-        ("budget", _I64_MIN, state.size),
-        ("elapsed_ns", 0, _U64_MAX),
-    )
-    for name, low, high in bounds:
-        value = getattr(state, name)
-        if not low <= value <= high:
-            text = f"token_bucket: {name} is {value}, not in {low}..={high}"
-            raise SnapshotError(text)
-
-
 @record("token_bucket", 1)
 class BucketState:
     """A bucket. ``budget`` is what it held ``elapsed_ns`` ago (below zero: owed);
     ``one_time_burst`` is what is left of it; ``refill_time`` is in ms."""
 
-    size: int
-    refill_time: int
-    budget: int
-    one_time_burst: int = 0
-    elapsed_ns: int = 0
+    size: Annotated[int, IntRange(1, _U64_MAX)]
+    refill_time: Annotated[int, IntRange(1, _U64_MAX // _NS_PER_MS)]
+    budget: Annotated[int, IntRange(-(1 << 63), _U64_MAX)]
+    one_time_burst: U64 = 0
+    elapsed_ns: U64 = 0
+
+    def __post_init__(self) -> None:
+        """SnapshotError: more in the bucket than it holds."""
+        if self.budget > self.size:
+            raise SnapshotError(f"token_bucket: budget is {self.budget} of {self.size}")
 
 
 @record("rate_limiter", 1)

@@ -27,10 +27,7 @@ class Throttle:
     """Make it, and call it, from a trio task."""
 
     def __init__(self, state: LimiterState | None) -> None:
-        """The limiter as saved; None: without limits, to be updated.
-
-        Raises SnapshotError for a state that no limiter can have.
-        """
+        """The limiter as saved; None: without limits, to be updated."""
         self._limiter = RateLimiter.restore(state, _now_ns())
         self._ready_ns: int | None = None
         self._updated = trio.Event()

@@ -5,7 +5,9 @@
 #   vmmd.test=A,B,...  verbs, done in order; after the last, power off
 #   vmmd.run=BASE64    a shell script, for the verb `run`
 # It says VMMD-GUEST-READY when it starts the verbs; each says what it found.
-export PATH=/bin:/sbin:/usr/bin:/usr/sbin HOME=/ TERM=linux
+#   vmmd.ip=A/P[,GW]   address of the next interface (eth0, eth1, ...), and a
+#                      gateway to all else
+export PATH=/bin:/sbin:/usr/bin:/usr/sbin:/usr/lib/busybox HOME=/ TERM=linux
 bb=/bin/busybox
 
 $bb mkdir -p /proc /sys /dev /tmp /run
@@ -24,6 +26,26 @@ value() { # value NAME: what the command line gives as NAME=..., the last one
 has() { # has WORD: whether it stands on the command line
     case " $(cat /proc/cmdline) " in *" $1 "*) return 0 ;; esac
     return 1
+}
+
+addresses() { # each vmmd.ip= to the next interface
+    number=0
+    for word in $(cat /proc/cmdline); do
+        case $word in vmmd.ip=*) ;; *) continue ;; esac
+        device=eth$number
+        number=$((number + 1))
+        address=${word#vmmd.ip=}
+        gateway=
+        case $address in *,*) gateway=${address#*,} address=${address%%,*} ;; esac
+        tries=0
+        until [ -e "/sys/class/net/$device" ] || [ $tries -gt 100 ]; do
+            usleep 50000
+            tries=$((tries + 1))
+        done
+        ip addr add "$address" dev "$device" && ip link set "$device" up ||
+            echo "VMMD-GUEST-FAILED no address for $device"
+        [ -z "$gateway" ] || ip route add default via "$gateway"
+    done
 }
 
 clean() { # all that is written reaches the disk, whose journal is then empty
@@ -93,6 +115,11 @@ verb() {
         sh /tmp/run
         echo "VMMD-GUEST-RAN $?"
         ;;
+    ssh) # the Debian image's server; the key's owner may log in as root
+        mkdir -p /dev/pts
+        mount -t devpts devpts /dev/pts 2>/dev/null
+        HOME=/root dropbear -s -r /etc/dropbear/dropbear_ed25519_host_key && echo VMMD-GUEST-SSH
+        ;;
     shell) setsid cttyhack sh ;;
     cad) # Ctrl-Alt-Del comes to init as SIGINT, if the kernel is told so
         trap 'echo VMMD-GUEST-CAD; clean; reboot -f' INT
@@ -122,7 +149,9 @@ if [ -f /modules/order ]; then
 fi
 
 mount -t tmpfs tmpfs /tmp
+mount -t tmpfs tmpfs /run
 ip link set lo up
+addresses
 read -r uptime rest </proc/uptime
 echo "VMMD-GUEST-READY $uptime"
 verbs=$(value vmmd.test)

@@ -9,9 +9,13 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lab import cache, cpio, kernels
+from lab import cache, cpio, debian, kernels
 from lab.cache import LabError, say
+
+if TYPE_CHECKING:
+    from lab.debian import Debian
 
 BUSYBOX = Path("/bin/busybox")
 ROOTFS_MIB = 32
@@ -26,6 +30,7 @@ GUEST_MODULES = (
     "ext4",
 )
 _ENVIRONMENT = "VMMD_LAB_IMAGES"
+_DEBIAN = "VMMD_LAB_DEBIAN"
 _RECIPE = ("images.py", "cpio.py", "kernels.py", "guest-init.sh")
 
 
@@ -51,12 +56,14 @@ class Images:
 
     ``cloud`` finds devices through ACPI alone and has no MPTable; ``full`` is
     Debian's kernel for PCs, with MPTable and VMGenID. ``rootfs`` is ext4, with
-    the same init as the initramfs; copy it before a guest writes to it.
+    the same init as the initramfs; copy it before a guest writes to it. ``debian``
+    has an ssh server and network tools.
     """
 
     cloud: Guest
     full: Guest
     rootfs: Path
+    debian: Debian
 
 
 def images() -> Images:
@@ -71,7 +78,7 @@ def images() -> Images:
 
 def environment() -> dict[str, str]:
     """What tells a process in the lab where the images are; makes them."""
-    return {_ENVIRONMENT: str(_made())}
+    return {_ENVIRONMENT: str(_made()), _DEBIAN: str(debian.made(BUSYBOX))}
 
 
 def _listed(folder: Path) -> Images:
@@ -79,7 +86,8 @@ def _listed(folder: Path) -> Images:
         Guest(*(folder / flavour / name for name in Guest.__slots__))
         for flavour in kernels.META
     )
-    return Images(cloud, full, folder / "rootfs.ext4")
+    debian_folder = Path(os.environ.get(_DEBIAN) or debian.made(BUSYBOX))
+    return Images(cloud, full, folder / "rootfs.ext4", debian.listed(debian_folder))
 
 
 def _made() -> Path:
@@ -151,6 +159,8 @@ def _main() -> int:
         for name in Guest.__slots__:
             print(f"{flavour}.{name}={getattr(guest, name)}")
     print(f"rootfs={found.rootfs}")
+    print(f"debian.rootfs={found.debian.rootfs}")
+    print(f"debian.key={found.debian.key}")
     return 0
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab import cache, cpio
+from lab import cache, cpio, debian
 from lab.kernels import Kernel
 from lab.session import Run, environment
 
@@ -122,3 +122,9 @@ def test_the_environment_in_the_lab_is_chosen() -> None:
         "VMMD_LAB": "1",
         "TMPDIR": "/tmp",
     }
+
+
+def test_packages_come_from_where_this_machine_has_them() -> None:
+    sources = debian.sources()
+    assert sources
+    assert all(Path(name).suffix in (".list", ".sources") for name in sources)

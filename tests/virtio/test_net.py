@@ -111,7 +111,7 @@ def separate(chains: list[Chain]) -> list[Chain]:
 
 
 class TestTransmit:
-    @given(st.lists(transmitted(), max_size=12))
+    @given(st.lists(transmitted(), max_size=8))
     def test_model(self, chains: list[Chain]) -> None:
         rig = NetRig()
         rig.memory.write(AT, bytes(i * 11 & 0xFF for i in range(DATA_END - AT)))
@@ -200,7 +200,7 @@ class TestTransmit:
 
 class TestReceive:
     @given(
-        st.lists(LENGTHS.flatmap(lambda n: cut(n, writable=True)), max_size=14),
+        st.lists(LENGTHS.flatmap(lambda n: cut(n, writable=True)), max_size=12),
         st.lists(st.one_of(LENGTHS, st.integers(1, 4000)).map(lambda n: n or 1)),
         st.booleans(),
         st.booleans(),

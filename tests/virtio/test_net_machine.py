@@ -135,6 +135,7 @@ class Cage:
         self.tap = FakeTap()
         self.device = NetDevice.restore(DEFAULT, self.tap.fd)
         self.device.native.spin_ns = 0
+        self.device.native.max_ns = 10**12
         self.rings = Ring(self.memory), Ring(self.memory)
         for ring, at in zip(self.rings, (RX, TX), strict=True):
             ring.configure(at.size, at.desc, at.avail, at.used, event_idx=False)

@@ -232,6 +232,17 @@ def test_merged_buffers_without_room(features: int) -> None:
         cage.check()
 
 
+def test_a_whole_ring_of_small_merged_buffers_has_to_do() -> None:
+    """No more room can ever come than the ring is large."""
+    with closing(Cage(int(Feature.MRG_RXBUF | Feature.GUEST_TSO4))) as cage:
+        for i in range(QUEUE):
+            cage.rx.add((Buffer(DATA + 200 * i, 200, writable=True),))
+        cage.tap.put(frame(bytes(1000)))
+        assert cage.device.drain_rx() is Stop.NO_BUFFERS
+        assert cage.device.statistics().rx_packets_count == 1
+        cage.check()
+
+
 def test_buffers_that_all_share_a_long_chain() -> None:
     """Every head of one chain: more segments than the pool can hold at once."""
     with closing(Cage(int(Feature.MRG_RXBUF | Feature.GUEST_TSO4))) as cage:

@@ -190,19 +190,34 @@ async def verify(fd: int, manifest: MemoryManifest) -> tuple[int, ...]:
     )
 
 
+def reserve_journal(journal_fd: int, target_fd: int, size: int) -> None:
+    """Take the space that carrying a journal out will need. OSError if there is none."""
+    new = _journal_pages(journal_fd, size) & ~data_extents(target_fd, size)
+    while new:
+        first = (new & -new).bit_length() - 1
+        run = new >> first
+        count = (~run & run + 1).bit_length() - 1
+        os.posix_fallocate(target_fd, first * PAGE_SIZE, count * PAGE_SIZE)
+        new = run >> count << first + count
+
+
 def merge_journal(journal_fd: int, target_fd: int, size: int) -> None:
     """Carry a journal out on the file it is for, which has ``size`` bytes.
 
     Again does the same again: what was interrupted is done from the start.
     Blocks; OSError from the file.
     """
-    bitmap = os.pread(journal_fd, BLOCK_BYTES * count_blocks(size), size)
-    pages = int.from_bytes(bitmap, "little")
+    pages = _journal_pages(journal_fd, size)
     plan = _Plan(0, "Diff", None, pages, BaseFile(journal_fd), copy_base=True)
     work = _Pass(None, target_fd, size, plan, bytes(count_blocks(size)))
     work.native.checked = count_blocks(size)
     if number := lib.memfile_write(work.native):
         raise OSError(-number, os.strerror(-number))
+
+
+def _journal_pages(fd: int, size: int) -> int:
+    bitmap = os.pread(fd, BLOCK_BYTES * count_blocks(size), size)
+    return int.from_bytes(bitmap, "little")
 
 
 # -- Which pages

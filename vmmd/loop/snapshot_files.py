@@ -1,0 +1,349 @@
+"""The two files of a snapshot: checks, temporaries, and the commit.
+
+All is written beside its target under a temporary name and made durable; only
+then do the names change, in an order that leaves no state file to load between
+the first and the last step (``commit.py`` has it). A failure unlinks what is
+temporary. Error texts are Firecracker's where it has them.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+import trio
+
+from vmmd.errors import ConfigError, HostError
+from vmmd.loop.commit import Names, discard, finish, get_id, set_id, tidy, undo
+from vmmd.loop.memory_file import BaseFile, Onto
+from vmmd.rust import io_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from types import TracebackType
+    from typing import Self
+
+    from vmmd.state.manifest import MemoryManifest
+
+STATE, MEMORY = "snapshot", "memory"
+_ROOM = len("..00000000-0000-0000-0000-000000000000.merge")  # what Names adds
+
+
+def _nothing(step: str) -> None:
+    """Nobody watches the steps."""
+
+
+class SnapshotFiles:
+    """The files of one create. A context manager: leaving it before
+    :meth:`commit` has returned unlinks all that is temporary.
+
+    ``at_step`` is told each step's name once it is done, in the order of STEPS;
+    "merge-begun" is of merges in place alone.
+    In order: :meth:`check`, :meth:`check_space`, :meth:`open_memory`, for a Diff
+    :meth:`find_onto`, then writing, :meth:`seal_memory`, :meth:`write_state`,
+    :meth:`commit`.
+    """
+
+    STEPS = (
+        *("checked", "memory-opened", "memory-sealed", "state-sealed"),
+        *("previous-kept", "merge-begun", "memory-replaced", "state-replaced"),
+        "committed",
+    )
+
+    def __init__(self, names: Names, at_step: Callable[[str], None]) -> None:
+        self._names = names
+        self._at_step = at_step
+        self._fds: list[int] = []
+        self._memory_fd = -1
+        self._merging = False
+        self._over = False
+
+    @classmethod
+    def check(
+        cls,
+        state_path: str,
+        memory_path: str,
+        snapshot_id: str,
+        in_use: Mapping[str, str] | None = None,
+        at_step: Callable[[str], None] = _nothing,
+    ) -> SnapshotFiles:
+        """Refuse what could not be written; nothing on disk changes.
+
+        ``in_use``: files that must not be overwritten, each with what it is of
+        (``{"/srv/root.img": "drive rootfs"}``). The memory file that a VM was
+        loaded from need not be among them: its mapping keeps the old file.
+        HostError for what the host refuses, ConfigError for what makes no sense.
+        """
+        state = _check_target(state_path, STATE)
+        memory = _check_target(memory_path, MEMORY)
+        if _same(state, memory):
+            text = f"The state file and the memory file are the same: {memory_path}"
+            raise ConfigError(text)
+        for target in (state, memory):
+            for path, what in (in_use or {}).items():
+                if _same(target, path):
+                    raise ConfigError(f"{target} is the file of {what}")
+        at_step("checked")
+        return cls(Names(state, memory, snapshot_id), at_step)
+
+    def check_space(self, memory_bytes: int, state_bytes: int = 1 << 16) -> None:
+        """HostError if the file systems have less than these bytes left."""
+        names = self._names
+        state, memory = os.path.dirname(names.state), os.path.dirname(names.memory)
+        full = OSError(errno.ENOSPC, "")
+        if _same_device(state, memory):
+            memory_bytes += state_bytes
+        elif not _has_room(state, state_bytes):
+            raise HostError(_text(STATE, "write", full))
+        if not _has_room(memory, memory_bytes):
+            text = "Cannot write memory file: Cannot dump memory: Guest memory error: "
+            raise HostError(text + io_error(full))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if not self._over:
+            self._over = True
+            discard(self._names)
+        for fd in self._fds:
+            os.close(fd)
+        self._fds.clear()
+
+    # -- Writing
+
+    async def open_memory(self) -> int:
+        """The empty file to write memory to; this object's to close.
+
+        Finishes, or clears away, what a killed process left of an earlier create
+        to the same names. HostError.
+        """
+        await trio.to_thread.run_sync(tidy, self._names)
+        with _naming(MEMORY, "open"):
+            fd = _create(self._names.memory_part, self._names.memory)
+            self._fds.append(fd)
+            self._memory_fd = fd
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._at_step("memory-opened")
+        return fd
+
+    def find_onto(
+        self, size: int, parent_id: str | None, manifest: MemoryManifest | None
+    ) -> Onto | None:
+        """The target as what a Diff is merged onto, if it is one.
+
+        It is if it has ``size`` bytes and is the parent's own file: by its id, or
+        for want of one (no xattrs, a copy) by its size alone, as Firecracker
+        judges. In place only if nobody has it loaded; else into a copy.
+        ``manifest``: the parent's.
+        """
+        if parent_id is None or not os.path.exists(self._names.memory):
+            return None
+        with _naming(MEMORY, "open"):
+            fd = os.open(self._names.memory, os.O_RDWR | os.O_CLOEXEC)
+        self._fds.append(fd)
+        known = get_id(fd)
+        if os.fstat(fd).st_size != size or known not in (None, parent_id):
+            return None
+        self._merging = _lock(fd, fcntl.LOCK_EX)
+        theirs = manifest if known == parent_id else None
+        return Onto(BaseFile(fd, theirs), copy=not self._merging)
+
+    async def seal_memory(self) -> None:
+        """The memory file is whole: name its snapshot in it and make it durable."""
+        await trio.to_thread.run_sync(self._seal_memory)
+
+    def _seal_memory(self) -> None:
+        names, fd = self._names, self._memory_fd
+        set_id(fd, names.snapshot_id)
+        with _naming(MEMORY, "sync_all"):
+            os.fsync(fd)
+            sealed = names.journal if self._merging else names.memory_new
+            os.rename(names.memory_part, sealed)
+        self._at_step("memory-sealed")
+
+    async def write_state(self, data: bytes) -> None:
+        """Write the state file under its temporary name and make it durable."""
+        await trio.to_thread.run_sync(self._write_state, data)
+
+    def _write_state(self, data: bytes) -> None:
+        names = self._names
+        with _naming(STATE, "open"):
+            fd = _create(names.state_part, names.state)
+        self._fds.append(fd)
+        view = memoryview(data)
+        with _naming(STATE, "write"):
+            while view:
+                view = view[os.write(fd, view) :]
+        with _naming(STATE, "sync_all"):
+            os.fsync(fd)
+            os.rename(names.state_part, names.state_new)
+        self._at_step("state-sealed")
+
+    async def commit(self) -> None:
+        """Give the files their names. HostError if that failed and was undone.
+
+        Not to be cancelled in the midst: it is one call in a worker.
+        """
+        await trio.to_thread.run_sync(self._commit)
+
+    def _commit(self) -> None:
+        try:
+            finish(self._names, self._at_step)
+        except OSError as error:
+            self._over = True
+            text = _text(MEMORY, "rename", error)
+            try:
+                undo(self._names)
+            except (OSError, HostError):
+                text += "; `vmmd snapshot check` can finish it"
+            raise HostError(text) from error
+        self._over = True
+        self._at_step("committed")
+
+
+def open_memory_file(path: str, size: int, snapshot_id: str | None) -> int:
+    """Open the memory file of a snapshot to map it; the caller closes it.
+
+    Holds a shared lock, so that nobody merges into it while it is open, and looks
+    at its size and its snapshot's id (None: any). HostError with Firecracker's
+    text, which follows ``Error creating guest memory from file: ``.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise HostError(f"Failed to load guest memory: {io_error(error)}") from error
+    try:
+        _check_memory(fd, path, size, snapshot_id)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _check_memory(fd: int, path: str, size: int, snapshot_id: str | None) -> None:
+    prefix = "Failed to restore guest memory: "
+    held = os.fstat(fd)
+    if not stat.S_ISREG(held.st_mode):
+        raise HostError(f"{prefix}{path} is not a regular file")
+    if not _lock(fd, fcntl.LOCK_SH):
+        raise HostError(f"{prefix}{path} is being written by another process")
+    if held.st_size < size:
+        text = "Total sum of memory regions exceeds largest possible file offset"
+        raise HostError(prefix + text)
+    if held.st_size > size:
+        text = f"{path} has {held.st_size} bytes, but the snapshot has {size}"
+        raise HostError(prefix + text)
+    theirs = get_id(fd)
+    if None not in (theirs, snapshot_id) and theirs != snapshot_id:
+        text = f"{path} is of snapshot {theirs}, but the state file of {snapshot_id}"
+        raise HostError(prefix + text)
+
+
+# -- Checks
+
+
+def _check_target(path: str, what: str) -> str:
+    """The real path of a target that can be written."""
+    real = os.path.realpath(path)
+    with _naming(what, "open"):
+        number = errno.ENOENT if not path else _refusal(path, real)
+        if number:
+            raise OSError(number, "")
+    return real
+
+
+def _refusal(path: str, real: str) -> int:
+    """The errno with which a write of this file would fail, or 0."""
+    folder, name = os.path.split(real)
+    if not stat.S_ISDIR(os.stat(folder).st_mode):
+        return errno.ENOTDIR
+    number = _refused_file(real)
+    if not number and path.endswith("/"):
+        number = errno.EISDIR
+    if not number and len(os.fsencode(name)) + _ROOM > os.pathconf(
+        folder, "PC_NAME_MAX"
+    ):
+        number = errno.ENAMETOOLONG
+    if not number and os.statvfs(folder).f_flag & os.ST_RDONLY:
+        number = errno.EROFS
+    if not number and not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
+        number = errno.EACCES
+    return number
+
+
+def _refused_file(real: str) -> int:
+    try:
+        mode = os.stat(real).st_mode
+    except FileNotFoundError:
+        return 0
+    if stat.S_ISDIR(mode):
+        return errno.EISDIR
+    if not stat.S_ISREG(mode):
+        return errno.EINVAL
+    return 0 if os.access(real, os.W_OK, effective_ids=True) else errno.EACCES
+
+
+def _same(path: str, other: str) -> bool:
+    """Whether two paths are one file, also by a link, or would be."""
+    if path == os.path.realpath(other):
+        return True
+    try:
+        return os.path.samefile(path, other)
+    except OSError:
+        return False
+
+
+def _same_device(folder: str, other: str) -> bool:
+    return os.stat(folder).st_dev == os.stat(other).st_dev
+
+
+def _has_room(folder: str, wanted: int) -> bool:
+    held = os.statvfs(folder)
+    return not held.f_blocks or held.f_bavail * held.f_frsize >= wanted
+
+
+# -- Files
+
+
+def _create(path: str, target: str) -> int:
+    """An empty file with the mode and owner of the one it will replace."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    fd = os.open(path, flags, 0o666)
+    with suppress(OSError):  # there is none, or its owner may do what we may not
+        old = os.stat(target)
+        os.fchmod(fd, stat.S_IMODE(old.st_mode))
+        os.fchown(fd, old.st_uid, old.st_gid)
+    return fd
+
+
+def _lock(fd: int, kind: int) -> bool:
+    """Lock a file without waiting; False if another has a lock that is in the way."""
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks: shared readers go on
+        return kind == fcntl.LOCK_SH
+    return True
+
+
+def _text(what: str, operation: str, error: OSError) -> str:
+    return f"Cannot perform {operation} on the {what} backing file: {io_error(error)}"
+
+
+@contextmanager
+def _naming(what: str, operation: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise HostError(_text(what, operation, error)) from error

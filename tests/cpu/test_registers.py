@@ -112,6 +112,13 @@ def test_a_value_that_does_not_fit_is_refused(item: KvmStruct) -> None:
         item.pack()
 
 
+def test_the_field_that_does_not_fit_is_named() -> None:
+    with pytest.raises(ValueError, match=r"Regs\.rip: "):
+        Regs(rax=1, rip=1 << 64).pack()
+    with pytest.raises(ValueError, match=r"PicState\.elcr: "):
+        PicState(irr=255, elcr=256).pack()
+
+
 def test_xcrs_with_an_impossible_count_are_refused() -> None:
     with pytest.raises(ValueError, match="17 registers"):
         Xcrs.unpack(b"\x11" + bytes(391))

@@ -181,6 +181,30 @@ def test_a_tsc_of_another_frequency_is_scaled_or_refused(
             set_state(other, far)
 
 
+def test_values_that_fit_no_register_are_named_and_nothing_is_set(
+    flats: tuple[FlatVm, FlatVm], msr_list: tuple[int, ...]
+) -> None:
+    one, other = flats
+    state = read_state(one.vcpus[1], msr_list)
+    vcpu = other.vcpus[1]
+    set_state(vcpu, state)
+    marked = dataclasses.replace(state.regs, r15=4)
+    good = dataclasses.replace(state, regs=marked)
+    wide = dataclasses.replace(state.debug_regs, db0=1 << 64)
+    for bad, text in (
+        (dataclasses.replace(good, debug_regs=wide), r"vcpu 1: DebugRegs\.db0: "),
+        (dataclasses.replace(good, msrs=((0x174, -1),)), "vcpu 1: Msr: "),
+        (dataclasses.replace(good, lapic=Lapic(regs=b"")), "vcpu 1: Lapic "),
+    ):
+        with pytest.raises(SnapshotError, match=text):
+            set_state(vcpu, bad)
+    assert read_regs(vcpu)["r15"] == 0
+    vm = read_vm_state(one.vm)
+    wide_pic = dataclasses.replace(vm.pic_slave, imr=256)
+    with pytest.raises(SnapshotError, match=r"vm: PicState\.imr: "):
+        set_vm_state(other.vm, dataclasses.replace(vm, pic_slave=wide_pic))
+
+
 def test_chips_are_set_as_they_were(flats: tuple[FlatVm, FlatVm]) -> None:
     one, other = flats
     one.vm.irq_line(6, 1)

@@ -6,16 +6,14 @@ hypervisor offers and ``state of`` before what XSAVE can keep.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING
 
-from vmmd.cpu.cpuid import CpuidTable
 from vmmd.frozen import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from vmmd.cpu.cpuid import CpuidEntry
+    from vmmd.cpu.cpuid import CpuidEntry, CpuidTable
 
 _NAMELESS = "-"
 
@@ -110,33 +108,17 @@ WORDS = (
 )
 
 
-def union(tables: Iterable[CpuidTable]) -> CpuidTable:
-    """A table with the features of all of these."""
-    made = CpuidTable(())
-    for table in tables:
-        for entry in table.entries():
-            made.put(_merged(entry, made.get(entry.function, entry.index)))
-    return made
+def missing(guest: CpuidTable, *hosts: CpuidTable) -> tuple[str, ...]:
+    """The features that the guest's table has and none of the host's, by name."""
+    return tuple(name for word in WORDS for name in _missing(word, guest, hosts))
 
 
-def _merged(entry: CpuidEntry, before: CpuidEntry | None) -> CpuidEntry:
-    if before is None:
-        return entry
-    registers = {
-        word.register: getattr(entry, word.register) | getattr(before, word.register)
-        for word in WORDS
-        if (word.function, word.index) == (entry.function, entry.index)
-    }
-    return dataclasses.replace(before, **registers)
-
-
-def missing(guest: CpuidTable, host: CpuidTable) -> tuple[str, ...]:
-    """The features that the guest's table has and the host's has not, by name."""
-    return tuple(name for word in WORDS for name in _missing(word, guest, host))
-
-
-def _missing(word: Word, guest: CpuidTable, host: CpuidTable) -> Iterator[str]:
-    lacking = _value(word, guest) & ~_value(word, host) & ~word.ignored
+def _missing(
+    word: Word, guest: CpuidTable, hosts: Iterable[CpuidTable]
+) -> Iterator[str]:
+    lacking = _value(word, guest) & ~word.ignored
+    for host in hosts:
+        lacking &= ~_value(word, host)
     for bit in range(lacking.bit_length()):
         if lacking >> bit & 1:
             yield word.name(bit)

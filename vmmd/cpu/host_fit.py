@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vmmd.cpu.cpuid import CpuidTable
-from vmmd.cpu.features import missing, moved_states, union
+from vmmd.cpu.features import missing, moved_states
 from vmmd.cpu.saved_msrs import by_cpuid
 from vmmd.errors import SnapshotError
 from vmmd.frozen import dataclass
@@ -63,23 +63,25 @@ def _faults(host: HostFacts, vcpus: Sequence[VcpuState]) -> Iterator[str]:
             f"it has {len(vcpus)} vCPUs and this KVM allows {host.max_vcpus}:"
             " load it where KVM allows more"
         )
-    table = CpuidTable(host.cpuid)
-    if any(missing(CpuidTable(vcpu.cpuid), table) for vcpu in vcpus):
-        table = union((table, CpuidTable(host.as_seen())))
+    tables = [CpuidTable(host.cpuid)]
+    if any(missing(CpuidTable(vcpu.cpuid), *tables) for vcpu in vcpus):
+        tables.append(CpuidTable(host.as_seen()))
     for vcpu in vcpus:
-        yield from _vcpu_faults(host, table, vcpu)
+        yield from _vcpu_faults(host, tables, vcpu)
 
 
-def _vcpu_faults(host: HostFacts, table: CpuidTable, vcpu: VcpuState) -> Iterator[str]:
+def _vcpu_faults(
+    host: HostFacts, tables: Sequence[CpuidTable], vcpu: VcpuState
+) -> Iterator[str]:
     guest = CpuidTable(vcpu.cpuid)
-    ours, theirs = _vendor(guest), _vendor(table)
+    ours, theirs = _vendor(guest), _vendor(tables[0])
     if ours != theirs:
         yield (
             f"it was taken on a processor of {ours} and this one is of {theirs}:"
             f" load it on a host with a processor of {ours}"
         )
         return
-    yield from _cpuid_faults(guest, table)
+    yield from _cpuid_faults(guest, tables)
     if len(vcpu.xsave.region) > host.xsave_size:
         yield (
             f"its XSAVE state has {len(vcpu.xsave.region)} bytes and this KVM keeps"
@@ -94,13 +96,13 @@ def _vcpu_faults(host: HostFacts, table: CpuidTable, vcpu: VcpuState) -> Iterato
         )
 
 
-def _cpuid_faults(guest: CpuidTable, host: CpuidTable) -> Iterator[str]:
-    if lacking := missing(guest, host):
+def _cpuid_faults(guest: CpuidTable, hosts: Sequence[CpuidTable]) -> Iterator[str]:
+    if lacking := missing(guest, *hosts):
         yield (
             "its processor has features that this host does not offer:"
             f" {', '.join(lacking)}: load it on a host that has them"
         )
-    if moved := moved_states(guest, host):
+    if moved := moved_states(guest, hosts[0]):
         yield (
             f"this host's processor keeps the {', '.join(moved)} in another layout:"
             " load it on a host with the processor that saved it"

@@ -19,8 +19,25 @@ def field_values(item: DataclassInstance) -> tuple[Any, ...]:
 
 
 def pack(layout: struct.Struct, item: DataclassInstance) -> bytes:
-    """The struct's bytes. ValueError names the record whose value does not fit."""
-    return pack_values(layout, field_values(item), type(item).__name__)
+    """The struct's bytes. ValueError names record and field that do not fit."""
+    values = field_values(item)
+    try:
+        return layout.pack(*values)
+    except struct.error as error:
+        name = f"{type(item).__name__}{_misfit(layout, item)}"
+        raise ValueError(f"{name}: {error}") from error
+
+
+def _misfit(layout: struct.Struct, item: DataclassInstance) -> str:
+    """``.field`` of the first field that does not fit its place."""
+    names = tuple(item.__dataclass_fields__)
+    fitting = [value * 0 for value in field_values(item)]
+    for i, name in enumerate(names):
+        try:
+            layout.pack(*fitting[:i], getattr(item, name), *fitting[i + 1 :])
+        except struct.error:
+            return f".{name}"
+    return ""
 
 
 def pack_values(layout: struct.Struct, values: Sequence[int], name: str) -> bytes:

@@ -13,9 +13,10 @@ from vmmd.cpu.cpuid import pack_cpuid, unpack_cpuid, without_padding
 from vmmd.cpu.events import VcpuEvents
 from vmmd.cpu.fpu import Xcrs, Xsave
 from vmmd.cpu.lapic import Lapic
+from vmmd.cpu.msrs import chunks, pack_msrs
 from vmmd.cpu.registers import DebugRegs, MpState, Regs, Sregs
 from vmmd.cpu.state import VcpuState
-from vmmd.errors import HostError
+from vmmd.errors import HostError, SnapshotError
 from vmmd.loop.vcpufd import VcpuPart
 
 if TYPE_CHECKING:
@@ -27,23 +28,37 @@ if TYPE_CHECKING:
 def set_state(vcpu: VcpuFd, state: VcpuState) -> None:
     """Set everything. HostError names the call, and for an MSR which one.
 
-    SnapshotError, before anything is set: the guest's TSC had another frequency
-    than this host's, and KVM does not scale it.
+    SnapshotError, before anything is set: a value does not fit its register, or
+    the guest's TSC had another frequency than this host's, which KVM does not
+    scale.
     """
+    try:
+        cpuid = pack_cpuid(state.cpuid)
+        parts = _packed(state, vcpu.xsave_size)
+        events = state.vcpu_events.pack()
+        for chunk in chunks(state.msrs):
+            pack_msrs(chunk)
+    except ValueError as error:
+        raise SnapshotError(f"vcpu {vcpu.index}: {error}") from error
     _scale_tsc(vcpu, state.tsc_khz)
-    vcpu.set_cpuid2(pack_cpuid(state.cpuid))
-    for part, raw in (
+    vcpu.set_cpuid2(cpuid)
+    for part, raw in parts:
+        vcpu.set(part, raw)
+    vcpu.set_msrs(state.msrs)
+    vcpu.set(VcpuPart.VCPU_EVENTS, events)
+
+
+def _packed(state: VcpuState, xsave_size: int) -> tuple[tuple[VcpuPart, bytes], ...]:
+    """What is set between CPUID and MSRs, in order."""
+    return (
         (VcpuPart.MP_STATE, state.mp_state.pack()),
         (VcpuPart.REGS, state.regs.pack()),
         (VcpuPart.SREGS, state.sregs.pack()),
-        (VcpuPart.XSAVE, state.xsave.pack(vcpu.xsave_size)),
+        (VcpuPart.XSAVE, state.xsave.pack(xsave_size)),
         (VcpuPart.XCRS, state.xcrs.pack()),
         (VcpuPart.DEBUGREGS, state.debug_regs.pack()),
         (VcpuPart.LAPIC, state.lapic.pack()),
-    ):
-        vcpu.set(part, raw)
-    vcpu.set_msrs(state.msrs)
-    vcpu.set(VcpuPart.VCPU_EVENTS, state.vcpu_events.pack())
+    )
 
 
 def read_state(vcpu: VcpuFd, msr_list: Iterable[int]) -> VcpuState:

@@ -9,6 +9,7 @@ from vmmd.cpu.irqchip import pack_irqchip, unpack_ioapic, unpack_pic
 from vmmd.cpu.pit import PitState
 from vmmd.cpu.tsc import deadline, offset_after
 from vmmd.cpu.vm_state import VmState
+from vmmd.errors import SnapshotError
 from vmmd.loop.kvm import IrqChip
 
 if TYPE_CHECKING:
@@ -33,18 +34,24 @@ def read_vm_state(vm: Vm) -> VmState:
 def set_vm_state(vm: Vm, state: VmState, *, clock_realtime: bool = False) -> None:
     """Set everything: before any interrupt of this VM, which it would overwrite.
 
-    ``clock_realtime`` as in :meth:`vmmd.cpu.clock.ClockData.to_set`, whose
-    SnapshotError comes before anything is set. HostError names the call.
+    ``clock_realtime`` as in :meth:`vmmd.cpu.clock.ClockData.to_set`. SnapshotError
+    from there, or if a value does not fit its place, comes before anything is
+    set. HostError names the call.
     """
-    clock = state.clock.to_set(clock_realtime=clock_realtime)
-    vm.set_pit2(state.pitstate.pack())
-    vm.set_clock(clock.pack())
-    for chip, record in (
-        (IrqChip.PIC_MASTER, state.pic_master),
-        (IrqChip.PIC_SLAVE, state.pic_slave),
-        (IrqChip.IOAPIC, state.ioapic),
-    ):
-        vm.set_irqchip(pack_irqchip(chip, record))
+    try:
+        pit = state.pitstate.pack()
+        clock = state.clock.to_set(clock_realtime=clock_realtime).pack()
+        chips = [
+            pack_irqchip(IrqChip.PIC_MASTER, state.pic_master),
+            pack_irqchip(IrqChip.PIC_SLAVE, state.pic_slave),
+            pack_irqchip(IrqChip.IOAPIC, state.ioapic),
+        ]
+    except ValueError as error:
+        raise SnapshotError(f"vm: {error}") from error
+    vm.set_pit2(pit)
+    vm.set_clock(clock)
+    for chip in chips:
+        vm.set_irqchip(chip)
 
 
 def set_tsc_offsets(

@@ -20,6 +20,11 @@ CLOCK_HOST_TSC = 1 << 3
 NO_REALTIME = "clock_realtime requested but not present in the snapshot state"
 """Firecracker's text."""
 
+REALTIME_UNKNOWN = (
+    "clock_realtime requested, and this host's KVM cannot set a clock by the wall's:"
+    " load it on Linux 5.16 or newer, or without clock_realtime"
+)
+
 _CLOCK = struct.Struct("<QI4xQQ16x")
 
 

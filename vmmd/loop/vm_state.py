@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmmd.cpu.clock import ClockData
+from vmmd.cpu.clock import CLOCK_REALTIME, REALTIME_UNKNOWN, ClockData
 from vmmd.cpu.irqchip import pack_irqchip, unpack_ioapic, unpack_pic
 from vmmd.cpu.pit import PitState
 from vmmd.cpu.tsc import deadline, offset_after
 from vmmd.cpu.vm_state import VmState
 from vmmd.errors import SnapshotError
-from vmmd.loop.kvm import IrqChip
+from vmmd.loop.kvm import Cap, IrqChip
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -48,6 +48,8 @@ def set_vm_state(vm: Vm, state: VmState, *, clock_realtime: bool = False) -> Non
         ]
     except ValueError as error:
         raise SnapshotError(f"vm: {error}") from error
+    if clock_realtime and not vm.check_extension(Cap.ADJUST_CLOCK) & CLOCK_REALTIME:
+        raise SnapshotError(REALTIME_UNKNOWN)
     vm.set_pit2(pit)
     vm.set_clock(clock)
     for chip in chips:

@@ -139,7 +139,7 @@ async def rates(disk: Disk) -> tuple[float, float]:
 
 
 async def test_bandwidth(disk: Disk) -> None:
-    limit = TokenBucketConfig(2 * MIB, 8 * MIB, 100)
+    limit = TokenBucketConfig(20 * MIB, 8 * MIB, 1000)
     disk.device.limiter = cold(RateLimiterConfig(limit, None))
     _, bandwidth = await rates(disk)
     print(f"{bandwidth / MIB:.3f} MiB/s of 20")
@@ -147,7 +147,7 @@ async def test_bandwidth(disk: Disk) -> None:
 
 
 async def test_operations(disk: Disk) -> None:
-    limit = TokenBucketConfig(100, 500, 100)
+    limit = TokenBucketConfig(1000, 500, 1000)
     disk.device.limiter = cold(RateLimiterConfig(None, limit))
     ops, _ = await rates(disk)
     print(f"{ops:.1f} requests/s of 1000")

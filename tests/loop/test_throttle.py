@@ -48,27 +48,12 @@ async def test_a_token_that_came_meanwhile_is_waited_for_by_nobody(
     assert throttle.allowance() == (1, UNLIMITED)
 
 
-async def test_waits_and_says_so(autojump_clock: MockClock) -> None:
-    throttle, start = used_up(), trio.current_time()
-    assert autojump_clock.autojump_threshold == 0
-    assert await throttle.wait()
-    assert trio.current_time() == pytest.approx(start + 0.1, abs=1e-5)
-    assert throttle.allowance()[0] == 1
-
-
-async def test_an_update_ends_a_wait(autojump_clock: MockClock) -> None:
-    throttle, waits = used_up(), list[bool]()
-    assert autojump_clock.autojump_threshold == 0
-
-    async def wait() -> None:
-        waits.append(await throttle.wait())
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(wait)
-        await trio.sleep(0.05)
-        throttle.update(ops(TokenBucketConfig(7, 1, 1000)))
-        assert throttle.allowance() == (8, UNLIMITED)
-    assert waits == [False]
+async def test_an_update_counts_at_once(mock_clock: MockClock) -> None:
+    throttle = used_up()
+    assert throttle.deadline() > trio.current_time()
+    mock_clock.jump(0.05)
+    throttle.update(ops(TokenBucketConfig(7, 1, 1000)))
+    assert throttle.allowance() == (8, UNLIMITED)
     throttle.update(ops(NONE))
     assert not throttle.limits
     assert throttle.allowance() == (UNLIMITED, UNLIMITED)

@@ -30,7 +30,6 @@ class Throttle:
         """The limiter as saved; None: without limits, to be updated."""
         self._limiter = RateLimiter.restore(state, _now_ns())
         self._ready_ns: int | None = None
-        self._updated = trio.Event()
 
     @property
     def limits(self) -> bool:
@@ -58,21 +57,10 @@ class Throttle:
             return trio.current_time()
         return self._ready_ns / _NS_PER_S + _SLACK_S
 
-    async def wait(self) -> bool:
-        """After THROTTLED: wait for the deadline, or for other limits.
-
-        True: the deadline came. For a pump that has nothing else to wait for.
-        """
-        with trio.move_on_at(self.deadline()) as scope:
-            await self._updated.wait()
-        return scope.cancelled_caught
-
     def update(self, config: RateLimiterConfig | None) -> None:
-        """What a PATCH does to a limiter; who waits looks again."""
+        """What a PATCH does to a limiter. Who waits is to look again."""
         self._limiter.update(config, _now_ns())
         self._ready_ns = None
-        self._updated.set()
-        self._updated = trio.Event()
 
     def save(self) -> LimiterState | None:
         """The limiter as it is now; None without limits."""

@@ -95,7 +95,7 @@ def vm_config(resources: VmResources) -> Answer:
             "machine-config": _machine(resources.machine),
             "metrics": None,
             "mmds-config": None,
-            "network-interfaces": [],
+            "network-interfaces": [plain(net.config) for net in resources.nets],
             "vsock": None,
             "entropy": plain(resources.entropy),
             "pmem": plain(resources.pmem),

@@ -54,11 +54,13 @@ class ResourceFault(ConfigError):
     """A refused step of configuration.
 
     ``str()`` is the API's fault message. ``file_text`` and ``debug`` are what the
-    same fault reads like when the step came from a config file.
+    same fault reads like when the step came from a config file. ``hint``, where
+    there is one, says for the log what would help.
     """
 
-    def __init__(self, area: str, error: RustError) -> None:
+    def __init__(self, area: str, error: RustError, hint: str = "") -> None:
         api, file, variant = _AREAS[area]
         super().__init__(api + error.text)
+        self.hint = hint
         self.file_text = file + error.text
         self.debug = f"{variant}({error.debug})"

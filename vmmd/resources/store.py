@@ -35,6 +35,7 @@ from .machine import as_update, update_machine
 
 if TYPE_CHECKING:
     from .fault import OpenedFile, Opener
+    from .nets import Net
 
 _MACHINE = MachineConfig()
 _SERIAL = SerialConfig()
@@ -42,11 +43,13 @@ _SERIAL = SerialConfig()
 
 @dataclass(frozen=True, slots=True)
 class VmResources:
-    """A machine's configuration. ``drives`` are in the order of their slots."""
+    """A machine's configuration. ``drives``, then ``nets``, are in the order of
+    their slots."""
 
     machine: MachineConfig = _MACHINE
     boot: BootSource | None = None
     drives: tuple[Drive, ...] = ()
+    nets: tuple[Net, ...] = ()
     balloon: BalloonConfig | None = None
     entropy: EntropyConfig | None = None
     pmem: tuple[PmemConfig, ...] = ()
@@ -57,7 +60,8 @@ class VmResources:
         """Every open file of the configuration."""
         boot = () if self.boot is None else (self.boot.kernel, self.boot.initrd)
         drives = tuple(drive.file for drive in self.drives)
-        return tuple(file for file in (*boot, *drives) if file is not None)
+        taps = tuple(net.tap for net in self.nets)
+        return tuple(file for file in (*boot, *drives, *taps) if file is not None)
 
 
 def apply(now: VmResources, action: a.Action, opener: Opener) -> VmResources:

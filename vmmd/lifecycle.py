@@ -109,8 +109,6 @@ NOT_BUILT: dict[type, str] = {
     a.PatchMemoryHotplug: "Memory hotplug",
     a.FlushMetrics: "The metrics system",
     a.PutMetrics: "The metrics system",
-    a.PutNetworkInterface: "The network device",
-    a.PatchNetworkInterface: "The network device",
     a.PutPmem: "The pmem device",
     a.PatchPmem: "The pmem device",
     a.PutVsock: "The vsock device",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from vmmd.loop.pump import Pump
     from vmmd.memory import GuestMemory
     from vmmd.resources.drives import Drive
+    from vmmd.resources.nets import Net
     from vmmd.resources.store import VmResources
 
 
@@ -46,9 +47,17 @@ def block_name(drive_id: str) -> str:
     return f"block/{drive_id}"
 
 
+def net_name(iface_id: str) -> str:
+    """The name under which an interface is attached, likewise."""
+    return f"net/{iface_id}"
+
+
 def device_names(resources: VmResources) -> tuple[str, ...]:
     """The names of all devices, in the order of their slots."""
-    return tuple(block_name(drive.config.drive_id) for drive in resources.drives)
+    return (
+        *(block_name(drive.config.drive_id) for drive in resources.drives),
+        *(net_name(net.config.iface_id) for net in resources.nets),
+    )
 
 
 def assemble(
@@ -90,6 +99,9 @@ def _pumps(
         saved = state.device(name)
         record = saved if isinstance(saved, BlockState) else _block_state(drive)
         pumps[name] = _disk(drive, record, log, undo)
+    for net in resources.nets:
+        name = net_name(net.config.iface_id)
+        pumps[name] = _nic(net, state.device(name), log, undo)
     return pumps
 
 
@@ -102,6 +114,15 @@ def _disk(
     if (warning := size_warning(file.backing.size)) is not None:
         log(warning)
     return Disk(BlockDevice.restore(state, file.backing), file, log)
+
+
+def _nic(net: Net, saved: object, log: Callable[[str], None], undo: ExitStack) -> Pump:
+    """An interface over a duplicate of its tap's descriptor."""
+    from vmmd.loop.net import nic  # many machines have no network
+
+    made = nic(net, saved, log)
+    undo.callback(made.tap.close)
+    return made
 
 
 def _block_state(drive: Drive) -> BlockState:

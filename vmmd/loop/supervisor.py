@@ -26,12 +26,18 @@ from vmmd.lifecycle import BOOT_PATH, Phase, refusal
 from vmmd.loop.files import HostFile
 from vmmd.loop.logger import LoggerUpdateError, parse_level
 from vmmd.resources.drives import patch_drive
+from vmmd.resources.fault import ResourceFault
 from vmmd.resources.store import VmResources, apply, dropped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vmmd.config import DriveUpdate, LoggerConfig
+    from vmmd.config import (
+        DriveUpdate,
+        LoggerConfig,
+        NetworkInterfaceConfig,
+        NetworkInterfaceUpdate,
+    )
     from vmmd.loop.board import Board
     from vmmd.loop.disk import Disk
     from vmmd.loop.options import Options
@@ -111,6 +117,8 @@ class Supervisor:
                 self._ctrl_alt_del()
             case a.PatchDrive(update):
                 await self._patch_drive(update)
+            case a.PatchNetworkInterface(update):
+                self._patch_net(update)
             case a.PutLogger(config):
                 self._put_logger(config)
             case _:
@@ -122,11 +130,27 @@ class Supervisor:
         Raises ResourceFault, and nothing has changed.
         """
         before = self.resources
-        drive = isinstance(action, a.PutDrive)
-        opener = HostFile.open_disk if drive else HostFile.open
-        self.resources = apply(before, action, opener)
+        self.resources = self._configured_by(action)
         for file in dropped(before, self.resources):
             file.close()
+
+    def _configured_by(self, action: a.Action) -> VmResources:
+        if isinstance(action, a.PutNetworkInterface):
+            return self._with_net(action.config)
+        drive = isinstance(action, a.PutDrive)
+        opener = HostFile.open_disk if drive else HostFile.open
+        return apply(self.resources, action, opener)
+
+    def _with_net(self, config: NetworkInterfaceConfig) -> VmResources:
+        from vmmd.loop.tap import Tap
+        from vmmd.resources.nets import put_net
+
+        try:
+            return put_net(self.resources, config, Tap.open)
+        except ResourceFault as fault:
+            if fault.hint:
+                self.log.warn(fault.hint)
+            raise
 
     def configured(self) -> None:
         """The config file is done with: requests are carried out from now on."""
@@ -259,6 +283,19 @@ class Supervisor:
         if not isinstance(disk, Disk):
             raise TypeError(f"{name} is served by a {type(disk).__name__}")
         return disk
+
+    def _patch_net(self, update: NetworkInterfaceUpdate) -> None:
+        """Other rate limiters for an interface of the running machine."""
+        from vmmd.loop.assemble import net_name
+        from vmmd.loop.net import Nic
+        from vmmd.resources.nets import patch_net
+
+        nets = patch_net(self.resources.nets, update)
+        nic = self._running().pumps[net_name(update.iface_id)]
+        if not isinstance(nic, Nic):
+            raise TypeError(f"{update.iface_id} is served by a {type(nic).__name__}")
+        nic.limit(update.rx_rate_limiter, update.tx_rate_limiter)
+        self.resources = replace(self.resources, nets=nets)
 
     def _put_logger(self, config: LoggerConfig) -> None:
         try:

@@ -9,15 +9,19 @@ when to drain.
 from __future__ import annotations
 
 import enum
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vmmd._native import ffi, lib
 from vmmd.errors import SnapshotError
 from vmmd.frozen import dataclass
+from vmmd.limiter import LimiterState
 from vmmd.state.record import record
 from vmmd.virtio.device import RING_EVENT_IDX, VERSION_1
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vmmd._native import CData
     from vmmd.virtio.device import Activation
 
@@ -151,7 +155,11 @@ class NetDevice:
     """One interface: the device contract, and the verbs of its pump.
 
     The pump counts its events in the public counters. ``fault`` is the text of
-    the rule that a ring broke, None while both are sound.
+    the rule that a ring broke, None while both are sound. ``on_active`` is called
+    when the driver is ready and when it has reset the device: the tap's
+    :meth:`offloads` are others then. What it raises fails the activation.
+    ``rx_limiter`` and ``tx_limiter`` are what the record says of the limiters; the
+    pump, which has a clock, keeps them true whenever the device may be saved.
     """
 
     DEVICE_ID = 1
@@ -159,6 +167,7 @@ class NetDevice:
 
     def __init__(self, record: NetState, tap_fd: int) -> None:
         self.iface_id = record.iface_id
+        self.rx_limiter, self.tx_limiter = record.rx_limiter, record.tx_limiter
         self.cfg_fails = 0
         self.event_fails = 0
         self.rx_queue_event_count = 0
@@ -167,6 +176,7 @@ class NetDevice:
         self.rx_event_rate_limiter_count = 0
         self.tx_rate_limiter_event_count = 0
         self.fault: str | None = None
+        self.on_active: Callable[[], None] = lambda: None
         self._record = record
         self._activation: Activation | None = None
         self._native = ffi.new("struct net *")
@@ -208,7 +218,7 @@ class NetDevice:
         return mac + bytes(4) + (self._record.mtu or 0).to_bytes(2, "little")
 
     def activate(self, activation: Activation) -> None:
-        """Serve the rings from the next drain on. Set :meth:`offloads` first."""
+        """Serve the rings from the next drain on."""
         receive, transmit = activation.rings
         self._activation = activation
         native = self._native
@@ -217,12 +227,14 @@ class NetDevice:
         native.mergeable = bool(activation.features & Feature.MRG_RXBUF)
         native.rx_room = self._room(activation.features)
         self.fault = None
+        self.on_active()
 
     def reset(self) -> None:
         """Forget the rings."""
         lib.net_reset(self._native)
         self._activation = None
         self.fault = None
+        self.on_active()
 
     def offloads(self) -> Offload:
         """What to leave to the guest, for TUNSETOFFLOAD; nothing when not active.
@@ -261,6 +273,11 @@ class NetDevice:
         """After TAP_ERROR: what the kernel said."""
         error: int = self._native.tap_errno
         return error
+
+    @property
+    def tap_lost(self) -> bool:
+        """Whether the last write failed because the tap is down or gone."""
+        return bool(self._native.tap_lost)
 
     def limit_tx(self, ops_allowed: int, bytes_allowed: int) -> None:
         """What may be sent until the next call; UNLIMITED is no limit.
@@ -315,7 +332,9 @@ class NetDevice:
 
     def save(self) -> NetState:
         """The record. Between two drains nothing is in flight."""
-        return self._record
+        return replace(
+            self._record, rx_limiter=self.rx_limiter, tx_limiter=self.tx_limiter
+        )
 
     def statistics(self) -> NetStatistics:
         """The counters, read off."""
@@ -369,7 +388,9 @@ def _take_used(limit: CData) -> tuple[int, int]:
 
 @record("net", 1)
 class NetState:
-    """An interface as it was configured; its rings are in the transport's record.
+    """An interface as it was configured, and what its limiters have left.
+
+    Its rings are in the transport's record.
 
     ``guest_mac`` is six bytes, ``mmds`` whether frames for the metadata service
     are detoured.
@@ -380,6 +401,8 @@ class NetState:
     guest_mac: bytes | None = None
     mtu: int | None = None
     mmds: bool = False
+    rx_limiter: LimiterState | None = None
+    tx_limiter: LimiterState | None = None
 
     def __post_init__(self) -> None:
         """SnapshotError: a field that is out of range."""

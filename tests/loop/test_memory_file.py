@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import resource
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from vmmd._native import lib
 from vmmd.errors import HostError
@@ -270,4 +274,129 @@ def test_a_file_too_short_to_map_is_refused(tmp_path: Path) -> None:
     fd = os.open(tmp_path / "base", os.O_RDONLY)
     with pytest.raises(HostError, match="Total sum of memory regions exceeds"):
         map_snapshot_memory(REGIONS, fd)
+    os.close(fd)
+
+
+page_sets = st.dictionaries(st.integers(0, PAGES - 1), st.integers(0, 3), max_size=40)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(page_sets, page_sets, st.booleans(), st.booleans())
+def test_any_pages_come_back(
+    tmp_path: Path,
+    old: dict[int, int],
+    new: dict[int, int],
+    given_back: bool,
+    in_place: bool,
+) -> None:
+    """A Full, a restore, a Full of that, and a Diff of that onto the first."""
+    trio.run(round_trip, tmp_path, old, new, given_back, in_place)
+
+
+async def round_trip(
+    tmp_path: Path,
+    old: dict[int, int],
+    new: dict[int, int],
+    given_back: bool,
+    in_place: bool,
+) -> None:
+    first, second, third = (fresh(tmp_path, name) for name in ("1", "2", "3"))
+    memory = map_guest_memory(REGIONS)
+    fill(memory, old)
+    full = await memory_file.write_full(memory, first)
+    unmap_guest_memory(memory)
+    check_manifest(full, content(old))
+    restored = map_snapshot_memory(REGIONS, first)
+    expected = dict(old)
+    if given_back:
+        give_back(restored)
+        expected |= dict.fromkeys(range(16, 20), 0)
+    fill(restored, new)
+    expected |= new
+    origin = Origin(BaseFile(first, full))
+    made = await memory_file.write_full(restored, second, origin)
+    assert (tmp_path / "2").read_bytes() == content(expected)
+    check_manifest(made, content(expected))
+    parent = Parent("1", Onto(BaseFile(first, full), copy=not in_place))
+    merged = await memory_file.write_diff(
+        restored, third, DirtyUnion(restored), parent, origin
+    )
+    if in_place:
+        memory_file.reserve_journal(third, first, SIZE)
+        memory_file.merge_journal(third, first, SIZE)
+    assert (tmp_path / ("1" if in_place else "3")).read_bytes() == content(expected)
+    check_manifest(merged, content(expected))
+    assert not await memory_file.verify(first if in_place else third, merged)
+    unmap_guest_memory(restored)
+    for fd in (first, second, third):
+        os.close(fd)
+
+
+async def test_progress_is_told_and_ends_whole(
+    memory: GuestMemory, tmp_path: Path
+) -> None:
+    told: list[tuple[int, int]] = []
+    fd = fresh(tmp_path)
+    await memory_file.write_full(
+        memory, fd, progress=lambda *at: told.append((at[0], at[1]))
+    )
+    assert told == sorted(told)
+    assert told[-1] == (SIZE, SIZE)
+    os.close(fd)
+
+
+async def test_cancelled_it_ends_and_the_workers_with_it(tmp_path: Path) -> None:
+    memory = map_guest_memory([(0, 256 << 20)])
+    memory.write(0, bytes(1 << 20) + b"x" * (255 << 20))
+    fd = fresh(tmp_path)
+    with trio.CancelScope() as scope:
+        await memory_file.write_full(
+            memory, fd, progress=lambda _done, _size: scope.cancel()
+        )
+    assert scope.cancelled_caught
+    assert os.fstat(fd).st_blocks * 512 < 128 << 20
+    unmap_guest_memory(memory)
+    os.close(fd)
+
+
+async def test_a_limit_on_file_sizes_is_an_error(
+    memory: GuestMemory, tmp_path: Path
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    fd = fresh(tmp_path)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+    try:
+        with pytest.raises(HostError) as caught:
+            await memory_file.write_full(memory, fd)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert str(caught.value) == (
+        "Cannot perform set_length on the memory backing file: "
+        "File too large (os error 27)"
+    )
+    os.close(fd)
+
+
+async def test_a_write_that_fails_is_an_error(
+    memory: GuestMemory, tmp_path: Path
+) -> None:
+    """The limit comes down once the file has its length."""
+    fill(memory, {PAGES - 1: 1})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    fd = fresh(tmp_path)
+
+    def limit(_done: int, _size: int) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (SIZE - PAGE_SIZE, limits[1]))
+
+    dirty = DirtyUnion(memory, lambda _slot, size: bytes(size // PAGE_SIZE // 8))
+    copy = Parent("x", Onto(BaseFile(fd), copy=False))
+    try:
+        with pytest.raises(
+            HostError,
+            match=r"Cannot write memory file: .*File too large \(os error 27\)",
+        ):
+            await memory_file.write_diff(memory, fd, dirty, copy, progress=limit)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert named(dirty.collect()) == {PAGES - 1}
     os.close(fd)

@@ -248,3 +248,17 @@ async def test_a_memory_file_of_another_snapshot_is_refused(tmp_path: Path) -> N
 def test_a_target_with_a_longer_name_is_not_taken_for_ours(tmp_path: Path) -> None:
     (tmp_path / ".s.more.id.new").touch()
     assert left(tmp_path) == ()
+
+
+def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
+    script = f"""
+        mount -t tmpfs -o size=8k,nr_inodes=20 none {tmp_path}
+        cd {ROOT}
+        {sys.executable} -m tests.helpers.saver {tmp_path} old Full "" 2>&1
+        ls -A {tmp_path}
+    """
+    command = ["unshare", "-rm", "sh", "-ec", script.replace("2>&1", "2>&1 || true")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    last = done.stdout.rstrip().splitlines()[-1]
+    text = "Guest memory error: No space left on device (os error 28)"
+    assert last.endswith(text), done.stdout + done.stderr

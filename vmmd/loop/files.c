@@ -5,6 +5,8 @@
 #include <linux/mman.h>
 #include <stddef.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 void *files_map(uint64_t size, uint64_t alignment)
 {
@@ -43,4 +45,9 @@ int files_map_file(void *address, uint64_t size, int fd, uint64_t offset)
 int files_unmap(void *address, uint64_t size)
 {
     return munmap(address, size);
+}
+
+int files_userfaultfd(int flags)
+{
+    return (int)syscall(SYS_userfaultfd, flags);
 }

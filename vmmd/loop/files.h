@@ -19,5 +19,8 @@ int files_map_file(void *address, uint64_t size, int fd, uint64_t offset);
 
 /* Unmaps what files_map gave. 0, or -1 with errno set. */
 int files_unmap(void *address, uint64_t size);
+
+/* userfaultfd(2), which libc has no name for. -1 with errno set. */
+int files_userfaultfd(int flags);
 // <cffi
 #endif

@@ -68,9 +68,10 @@ class NetModel:
         places = [at for _, chain in taken for at in room_of(chain)]
         for at, byte in zip(places, frame, strict=False):
             self.memory[at] = byte
-        if len(places) < len(frame) or len(frame) < HEADER + ETHERNET:
+        fits = len(frame) <= len(places) - self._spare(taken)
+        if not fits or len(frame) < HEADER + ETHERNET:
             self.fails += 1
-            if len(places) < len(frame):
+            if not fits:
                 self.room = MAX_FRAME
             self.offered.extendleft(reversed(taken))
             return
@@ -81,6 +82,11 @@ class NetModel:
             part = min(left, len(room_of(chain)))
             self.used.append((head, part))
             left -= part
+
+    def _spare(self, taken: list[tuple[int, Chain]]) -> int:
+        """One buffer larger than need be must not be filled: that looks cut off."""
+        parts = [part.length for _, chain in taken for part in chain if part.writable]
+        return int(len(parts) == 1 and parts[0] > self.room)
 
     def _take(self, length: int) -> list[tuple[int, Chain]]:
         """The chains that hold ``length`` bytes, or all that were held for it."""

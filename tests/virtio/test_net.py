@@ -87,7 +87,7 @@ def cut(draw: st.DrawFn, total: int, *, writable: bool) -> Chain:
     )
 
 
-LENGTHS = st.one_of(st.integers(24, 30), st.integers(0, 200), st.integers(1500, 1540))
+LENGTHS = st.one_of(st.integers(24, 30), st.integers(0, 200), st.integers(1528, 1534))
 
 
 def transmitted() -> SearchStrategy[Chain]:
@@ -201,7 +201,7 @@ class TestTransmit:
 class TestReceive:
     @given(
         st.lists(LENGTHS.flatmap(lambda n: cut(n, writable=True)), max_size=12),
-        st.lists(st.one_of(LENGTHS, st.integers(1, 4000)).map(lambda n: n or 1)),
+        st.lists(st.one_of(LENGTHS, LENGTHS, st.just(4000)).map(lambda n: n or 1)),
         st.booleans(),
         st.booleans(),
     )
@@ -317,6 +317,28 @@ class TestReceive:
         assert merging.device.drain_rx() is Stop.WOULD_BLOCK
         assert len(merging.rx.reap()) == 6
         assert merging.device.statistics().rx_fails == 1
+
+    @pytest.mark.parametrize("features", [0, MRG])
+    def test_a_frame_that_fills_a_large_buffer_is_lost_once(
+        self, rig: NetRig, features: int
+    ) -> None:
+        rig.activate(features)
+        rig.offer(40, 2000)
+        for _ in range(3):
+            rig.tap.put(frame(bytes(2000 - 26)))
+        assert rig.device.drain_rx() is Stop.WOULD_BLOCK
+        assert [written for _, written in rig.rx.reap()] == [2000, 2000]
+        assert rig.device.statistics().rx_fails == 1
+
+    @pytest.mark.parametrize("features", [0, MRG])
+    def test_a_frame_that_fills_a_usual_buffer_is_not(
+        self, rig: NetRig, features: int
+    ) -> None:
+        rig.activate(features)
+        rig.offer(2, 1530)
+        rig.tap.put(frame(bytes(1530 - 26)))
+        rig.device.drain_rx()
+        assert [written for _, written in rig.rx.reap()] == [1530]
 
     def test_mtu_makes_room(self, make: Make) -> None:
         record = NetState(iface_id="a", host_dev_name="t", mtu=9000)

@@ -115,7 +115,8 @@ class Nic:
         self._ring()
 
     async def sync(self) -> None:
-        """There is nothing to write out."""
+        """There is nothing to write out; the limiters' time has gone on."""
+        self._keep_limiters()
 
     async def aclose(self) -> None:
         """After the pump: close the tap."""

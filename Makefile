@@ -9,7 +9,7 @@ PYTHON ?= $(shell scripts/find-python)
 NATIVE := $(shell find vmmd -name '*.c' ! -name _native.c) $(shell find vmmd -name '*.h')
 TIER   := scripts/tier
 
-.PHONY: help install demo test check test-pure test-loop test-kvm test-lab fuzz \
+.PHONY: help install demo test golden check test-pure test-loop test-kvm test-lab fuzz \
         test-long bench clean
 
 help:
@@ -42,6 +42,10 @@ test: install
 	@$(TIER) fuzz 1 $(MAKE) --no-print-directory fuzz
 	@$(TIER) lab 15 $(MAKE) --no-print-directory test-lab
 	@$(TIER) --summary
+
+# golden: golden files of records that have none yet; those that are there stay
+golden: install
+	@$(PY) -m tests.helpers.golden
 
 # check: ruff, mypy --strict, gcc -Wall -Wextra -Werror, the rules of the layers
 check: install

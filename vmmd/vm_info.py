@@ -11,18 +11,26 @@ from typing import TYPE_CHECKING
 from vmmd.config import BootSourceConfig, CpuTemplateName, HugePages, MachineConfig
 from vmmd.errors import SnapshotError
 from vmmd.resources.boot import BootSource
-from vmmd.state.record import record
+from vmmd.state.record import (
+    Loss,
+    downgrade,
+    record,
+    upgrade,
+    with_fields,
+    without,
+)
 
 if TYPE_CHECKING:
     from enum import StrEnum
     from typing import TypeVar
 
     from vmmd.resources.store import VmResources
+    from vmmd.state.record import Fields, Notes
 
     E = TypeVar("E", bound=StrEnum)
 
 
-@record("vm_info", 1)
+@record("vm_info", 3)
 class VmInfo:
     """Size, shape and boot source; names as the API has them.
 
@@ -80,3 +88,46 @@ def _named(kind: type[E], field: str, value: str) -> E:
         return kind(value)
     except ValueError as error:
         raise SnapshotError(f"vm_info: {field}: {value!r} is not known") from error
+
+
+@downgrade(VmInfo, 3)
+def _without_huge_pages(fields: Fields) -> tuple[Fields, tuple[Loss, ...]]:
+    older = without(fields, "huge_pages")
+    if fields["huge_pages"] == HugePages.NONE.value:
+        return older, ()
+    text = "Saving to older snapshot version, huge page information will not be saved."
+    return older, (Loss(("huge_pages",), text),)
+
+
+@upgrade(VmInfo, 2)
+def _with_huge_pages(fields: Fields) -> tuple[Fields, Notes]:
+    return with_fields(fields, {"huge_pages": HugePages.NONE.value}), ()
+
+
+_BOOT_SOURCE = ("kernel_image_path", "initrd_path", "boot_args")
+
+
+@downgrade(VmInfo, 2)
+def _size_alone(fields: Fields) -> tuple[Fields, tuple[Loss, ...]]:
+    losses = (
+        _not_saved("SMT", "smt"),
+        _not_saved("CPU template", "cpu_template"),
+        _not_saved("boot source", *_BOOT_SOURCE),
+    )
+    return without(fields, "smt", "cpu_template", *_BOOT_SOURCE), losses
+
+
+def _not_saved(what: str, *fields: str) -> Loss:
+    text = f"Saving to older snapshot version, {what} information will not be saved."
+    return Loss(fields, text)
+
+
+@upgrade(VmInfo, 1)
+def _with_more_than_size(fields: Fields) -> tuple[Fields, Notes]:
+    new = {"smt": False, "cpu_template": None, "kernel_image_path": ""}
+    nothing = {"initrd_path": None, "boot_args": None}
+    return with_fields(fields, {**new, **nothing}), (
+        "SMT field not found in snapshot.",
+        "CPU template field not found in snapshot.",
+        "Boot source information not found in snapshot.",
+    )

@@ -10,16 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.helpers.state_file import HEADER
 from vmmd.errors import SnapshotError
 from vmmd.state.crc32c import crc32c
-from vmmd.state.manifest import MemoryManifest
 from vmmd.state.snapshot import (
     FORMAT,
     MAGIC,
-    MAX_SIZE,
+    MAX_FILE_SIZE,
     Entry,
     ForeignFileError,
-    Header,
     SnapshotFile,
     canonical,
     decode,
@@ -27,24 +26,6 @@ from vmmd.state.snapshot import (
     encode,
 )
 
-MEMORY = canonical(
-    MemoryManifest(
-        size=2 << 20,
-        regions=((0, 2 << 20),),
-        kind="Full",
-        parent_id=None,
-        pages=b"\xff" * 64,
-        checksums=bytes(4),
-        unverified=b"\x01",
-    ).to_plain()
-)
-HEADER = Header(
-    snapshot_id="5eed",
-    memory=MEMORY,
-    devices=(("block", "rootfs"), ("net", "eth0")),
-    time=1_700_000_000,
-    tsc_khz=2_000_000,
-)
 FILE = SnapshotFile(
     HEADER,
     (
@@ -95,7 +76,7 @@ def seal(body: bytes) -> bytes:
 
 def header_map(**changes: object) -> dict[str, object]:
     """The good header's map with some keys changed, in order."""
-    plain = msgpack.Unpacker(None, max_buffer_size=MAX_SIZE)
+    plain = msgpack.Unpacker(None, max_buffer_size=MAX_FILE_SIZE)
     plain.feed(GOOD[len(MAGIC) :])
     made: dict[str, object] = canonical({**plain.unpack(), **changes})
     return made
@@ -170,7 +151,7 @@ def read_or_told(data: bytes) -> None:
         (MAGIC, "this is no state file of vmmd", 'Bitcode(Error("bitcode error"))'),
         (GOOD[:-2] + b"ZZ", "CRC64 validation failed", "Crc64"),
         (
-            bytes(MAX_SIZE + 1),
+            bytes(MAX_FILE_SIZE + 1),
             "Snapshot size exceeds limit of 10000000 bytes",
             "SizeLimitExceeded(10000000)",
         ),
@@ -260,7 +241,7 @@ def test_a_file_that_could_not_be_read_is_not_written() -> None:
     twice = SnapshotFile(HEADER, (FILE.entries[0], FILE.entries[0]))
     with pytest.raises(SnapshotError, match="alpha: is there twice"):
         encode(twice)
-    big = Entry("big", "", 1, {"a": bytes(MAX_SIZE)})
+    big = Entry("big", "", 1, {"a": bytes(MAX_FILE_SIZE)})
     with pytest.raises(SnapshotError, match="exceeds limit"):
         encode(SnapshotFile(HEADER, (big,)))
     nameless = dataclasses.replace(HEADER, snapshot_id="\udc80")

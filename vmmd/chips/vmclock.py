@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from vmmd.boot import layout
 from vmmd.chips.acpi_place import Place
 from vmmd.errors import SnapshotError
-from vmmd.state.record import record
+from vmmd.state.record import U8, U16, U32, record
 
 if TYPE_CHECKING:
     from typing import Self
@@ -85,19 +85,19 @@ class VmClock:
 class VmClockPage:
     """``struct vmclock_abi``, 112 bytes; the default is what is there at a boot."""
 
-    magic: int = MAGIC
-    size: int = layout.VMCLOCK_SIZE
-    version: int = VERSION
-    counter_id: int = COUNTER_INVALID
-    time_type: int = 0
-    seq_count: int = 0
+    magic: U32 = MAGIC
+    size: U32 = layout.VMCLOCK_SIZE
+    version: U16 = VERSION
+    counter_id: U8 = COUNTER_INVALID
+    time_type: U8 = 0
+    seq_count: U32 = 0
     disruption_marker: int = 0
     flags: int = FLAG_VM_GEN_COUNTER_PRESENT | FLAG_NOTIFICATION_PRESENT
-    clock_status: int = STATUS_UNKNOWN
-    leap_second_smearing_hint: int = 0
-    tai_offset_sec: int = 0
-    leap_indicator: int = 0
-    counter_period_shift: int = 0
+    clock_status: U8 = STATUS_UNKNOWN
+    leap_second_smearing_hint: U8 = 0
+    tai_offset_sec: U16 = 0
+    leap_indicator: U8 = 0
+    counter_period_shift: U8 = 0
     counter_value: int = 0
     counter_period_frac_sec: int = 0
     counter_period_esterror_rate_frac_sec: int = 0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from vmmd.cpu import layout
 from vmmd.errors import SnapshotError
-from vmmd.state.record import record
+from vmmd.state.record import U32, record
 
 if TYPE_CHECKING:
     from typing import Self
@@ -38,7 +38,7 @@ class ClockData:
     """
 
     clock: int = 0
-    flags: int = 0
+    flags: U32 = 0
     realtime: int = 0
     host_tsc: int = 0
 

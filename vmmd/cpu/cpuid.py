@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from vmmd.cpu import layout
 from vmmd.cpu.topology import Topology, amd_caches
-from vmmd.state.record import record
+from vmmd.state.record import U32, record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -44,13 +44,13 @@ CMP_LEGACY, TOPOLOGY_EXTENSIONS = 1, 22
 class CpuidEntry:
     """``struct kvm_cpuid_entry2``, 40 bytes."""
 
-    function: int
-    index: int = 0
-    flags: int = 0
-    eax: int = 0
-    ebx: int = 0
-    ecx: int = 0
-    edx: int = 0
+    function: U32
+    index: U32 = 0
+    flags: U32 = 0
+    eax: U32 = 0
+    ebx: U32 = 0
+    ecx: U32 = 0
+    edx: U32 = 0
 
     def pack(self) -> bytes:
         """The kernel's bytes."""

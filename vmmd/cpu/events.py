@@ -6,7 +6,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from vmmd.cpu import layout
-from vmmd.state.record import record
+from vmmd.state.record import U8, U32, record
 
 if TYPE_CHECKING:
     from typing import Self
@@ -21,26 +21,26 @@ class VcpuEvents:
     ``flags`` (KVM_VCPUEVENT_VALID_*) says which optional parts count when set.
     """
 
-    exception_injected: int = 0
-    exception_nr: int = 0
-    exception_has_error_code: int = 0
-    exception_pending: int = 0
-    exception_error_code: int = 0
-    interrupt_injected: int = 0
-    interrupt_nr: int = 0
-    interrupt_soft: int = 0
-    interrupt_shadow: int = 0
-    nmi_injected: int = 0
-    nmi_pending: int = 0
-    nmi_masked: int = 0
-    sipi_vector: int = 0
-    flags: int = 0
-    smi_smm: int = 0
-    smi_pending: int = 0
-    smi_smm_inside_nmi: int = 0
-    smi_latched_init: int = 0
-    triple_fault_pending: int = 0
-    exception_has_payload: int = 0
+    exception_injected: U8 = 0
+    exception_nr: U8 = 0
+    exception_has_error_code: U8 = 0
+    exception_pending: U8 = 0
+    exception_error_code: U32 = 0
+    interrupt_injected: U8 = 0
+    interrupt_nr: U8 = 0
+    interrupt_soft: U8 = 0
+    interrupt_shadow: U8 = 0
+    nmi_injected: U8 = 0
+    nmi_pending: U8 = 0
+    nmi_masked: U8 = 0
+    sipi_vector: U32 = 0
+    flags: U32 = 0
+    smi_smm: U8 = 0
+    smi_pending: U8 = 0
+    smi_smm_inside_nmi: U8 = 0
+    smi_latched_init: U8 = 0
+    triple_fault_pending: U8 = 0
+    exception_has_payload: U8 = 0
     exception_payload: int = 0
 
     def pack(self) -> bytes:

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from vmmd.cpu import layout
-from vmmd.state.record import record
+from vmmd.state.record import (
+    SERIALIZATION,
+    U8,
+    U16,
+    U32,
+    Length,
+    Refusal,
+    downgrade,
+    record,
+    upgrade,
+)
 
 if TYPE_CHECKING:
     from typing import Self
 
+    from vmmd.state.record import Fields, Loss, Notes
+
 XSAVE_SIZE = 4096  # bytes of the struct without dynamically enabled features
+_XSAVE_LIMIT = 0x1_0000  # no processor has nearly as many
 KVM_MAX_XCRS = 16
 FCW_RESET = 0x37F
 MXCSR_RESET = 0x1F80
@@ -29,14 +42,14 @@ class Fpu:
     """``struct kvm_fpu``, 416 bytes; what XSAVE holds is not read from here."""
 
     fpr: bytes = bytes(128)
-    fcw: int = FCW_RESET
-    fsw: int = 0
-    ftwx: int = 0
-    last_opcode: int = 0
+    fcw: U16 = FCW_RESET
+    fsw: U16 = 0
+    ftwx: U8 = 0
+    last_opcode: U16 = 0
     last_ip: int = 0
     last_dp: int = 0
     xmm: bytes = bytes(256)
-    mxcsr: int = MXCSR_RESET
+    mxcsr: U32 = MXCSR_RESET
 
     def pack(self) -> bytes:
         """The kernel's bytes. ValueError if a value or a length does not fit."""
@@ -58,14 +71,14 @@ def _reset_region() -> bytes:
     return bytes(region)
 
 
-@record("kvm_xsave", 1)
+@record("kvm_xsave", 2)
 class Xsave:
     """``struct kvm_xsave``, kept whole: its areas lie as the host's CPUID 0xD says.
 
     4096 bytes, more only where a feature was enabled dynamically (AMX).
     """
 
-    region: bytes = _reset_region()
+    region: Annotated[bytes, Length(XSAVE_SIZE, _XSAVE_LIMIT)] = _reset_region()
 
     def pack(self, size: int = XSAVE_SIZE) -> bytes:
         """The kernel's bytes, ``size`` of them (KVM_CAP_XSAVE2), zero-padded.
@@ -84,12 +97,27 @@ class Xsave:
         return cls(region=bytes(raw))
 
 
+@upgrade(Xsave, 1)
+def _xsave_of_any_size(fields: Fields) -> tuple[Fields, Notes]:
+    """Version 1 had 4096 bytes always."""
+    return fields, ()
+
+
+@downgrade(Xsave, 2)
+def _xsave_of_one_size(fields: Fields) -> tuple[Fields, tuple[Loss, ...]]:
+    size = len(fields["region"])
+    if size == XSAVE_SIZE:
+        return fields, ()
+    text = f"Cannot serialize {size} bytes of XSAVE state, only {XSAVE_SIZE}."
+    return fields, (Refusal(("region",), text, SERIALIZATION),)
+
+
 @record("kvm_xcrs", 1)
 class Xcrs:
     """``struct kvm_xcrs``, 392 bytes: ``(number, value)`` of each, XCR0 = 1 at reset."""
 
-    flags: int = 0
-    xcrs: tuple[tuple[int, int], ...] = ((0, 1),)
+    flags: U32 = 0
+    xcrs: Annotated[tuple[tuple[U32, int], ...], Length(0, KVM_MAX_XCRS)] = ((0, 1),)
 
     def pack(self) -> bytes:
         """The kernel's bytes. ValueError if there are more than 16."""

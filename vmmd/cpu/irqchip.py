@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from vmmd.cpu import layout
-from vmmd.state.record import record
+from vmmd.state.record import U8, U32, IntRange, Length, record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,28 +22,31 @@ _IOAPIC = struct.Struct("<QIIII")
 _IOAPIC_SIZE = _IOAPIC.size + 8 * IOAPIC_PINS
 # Widths in bits of a redirection entry's fields, from bit 0 up.
 _ENTRY_BITS = (8, 3, 1, 1, 1, 1, 1, 1, 39, 8)
+_Bit = Annotated[int, IntRange(0, 1)]
+_ThreeBits = Annotated[int, IntRange(0, (1 << 3) - 1)]
+_ReservedBits = Annotated[int, IntRange(0, (1 << 39) - 1)]
 
 
 @record("kvm_pic_state", 1)
 class PicState:
     """``struct kvm_pic_state``, 16 bytes: one 8259A."""
 
-    last_irr: int = 0
-    irr: int = 0
-    imr: int = 0
-    isr: int = 0
-    priority_add: int = 0
-    irq_base: int = 0
-    read_reg_select: int = 0
-    poll: int = 0
-    special_mask: int = 0
-    init_state: int = 0
-    auto_eoi: int = 0
-    rotate_on_auto_eoi: int = 0
-    special_fully_nested_mode: int = 0
-    init4: int = 0
-    elcr: int = 0
-    elcr_mask: int = 0
+    last_irr: U8 = 0
+    irr: U8 = 0
+    imr: U8 = 0
+    isr: U8 = 0
+    priority_add: U8 = 0
+    irq_base: U8 = 0
+    read_reg_select: U8 = 0
+    poll: U8 = 0
+    special_mask: U8 = 0
+    init_state: U8 = 0
+    auto_eoi: U8 = 0
+    rotate_on_auto_eoi: U8 = 0
+    special_fully_nested_mode: U8 = 0
+    init4: U8 = 0
+    elcr: U8 = 0
+    elcr_mask: U8 = 0
 
     def pack(self) -> bytes:
         """The kernel's bytes."""
@@ -59,16 +62,16 @@ class PicState:
 class RedirectEntry:
     """One IOAPIC pin: ``kvm_ioapic_redirect_entry``, 64 bits; masked at reset."""
 
-    vector: int = 0
-    delivery_mode: int = 0
-    dest_mode: int = 0
-    delivery_status: int = 0
-    polarity: int = 0
-    remote_irr: int = 0
-    trig_mode: int = 0
-    mask: int = 1
-    reserved: int = 0
-    dest_id: int = 0
+    vector: U8 = 0
+    delivery_mode: _ThreeBits = 0
+    dest_mode: _Bit = 0
+    delivery_status: _Bit = 0
+    polarity: _Bit = 0
+    remote_irr: _Bit = 0
+    trig_mode: _Bit = 0
+    mask: _Bit = 1
+    reserved: _ReservedBits = 0
+    dest_id: U8 = 0
 
     def bits(self) -> int:
         """The register's 64 bits. ValueError if a field has too many."""
@@ -99,11 +102,13 @@ class IoapicState:
     """``struct kvm_ioapic_state``, 216 bytes, with its 24 pins."""
 
     base_address: int = IOAPIC_ADDRESS
-    ioregsel: int = 0
-    id: int = 0
-    irr: int = 0
-    pad: int = 0
-    redirtbl: tuple[RedirectEntry, ...] = (RedirectEntry(),) * IOAPIC_PINS
+    ioregsel: U32 = 0
+    id: U32 = 0
+    irr: U32 = 0
+    pad: U32 = 0
+    redirtbl: Annotated[tuple[RedirectEntry, ...], Length(IOAPIC_PINS, IOAPIC_PINS)] = (
+        RedirectEntry(),
+    ) * IOAPIC_PINS
 
     def pack(self) -> bytes:
         """The kernel's bytes. ValueError unless there are 24 pins."""

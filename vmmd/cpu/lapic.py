@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from vmmd.cpu import layout
-from vmmd.state.record import record
+from vmmd.state.record import Length, record
 
 if TYPE_CHECKING:
     from typing import Self
@@ -43,7 +43,7 @@ _RESET_LVTS = (
 class Lapic:
     """``struct kvm_lapic_state``, 1024 bytes, kept whole."""
 
-    regs: bytes
+    regs: Annotated[bytes, Length(LAPIC_SIZE, LAPIC_SIZE)]
 
     def pack(self) -> bytes:
         """The kernel's bytes. ValueError if they are not 1024."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from vmmd.cpu import layout
-from vmmd.state.record import record
+from vmmd.state.record import I64, U8, U16, U32, Length, record
 
 if TYPE_CHECKING:
     from typing import Self
@@ -25,19 +25,19 @@ class PitChannel:
     counts anew from the moment it is set.
     """
 
-    count: int = 0
-    latched_count: int = 0
-    count_latched: int = 0
-    status_latched: int = 0
-    status: int = 0
-    read_state: int = 0
-    write_state: int = 0
-    write_latch: int = 0
-    rw_mode: int = 0
-    mode: int = 0
-    bcd: int = 0
-    gate: int = 0
-    count_load_time: int = 0
+    count: U32 = 0
+    latched_count: U16 = 0
+    count_latched: U8 = 0
+    status_latched: U8 = 0
+    status: U8 = 0
+    read_state: U8 = 0
+    write_state: U8 = 0
+    write_latch: U8 = 0
+    rw_mode: U8 = 0
+    mode: U8 = 0
+    bcd: U8 = 0
+    gate: U8 = 0
+    count_load_time: I64 = 0
 
     def pack(self) -> bytes:
         """The kernel's bytes."""
@@ -53,8 +53,10 @@ class PitChannel:
 class PitState:
     """``struct kvm_pit_state2``, 112 bytes: three channels."""
 
-    channels: tuple[PitChannel, ...] = (PitChannel(),) * CHANNELS
-    flags: int = 0
+    channels: Annotated[tuple[PitChannel, ...], Length(CHANNELS, CHANNELS)] = (
+        PitChannel(),
+    ) * CHANNELS
+    flags: U32 = 0
 
     def pack(self) -> bytes:
         """The kernel's bytes. ValueError unless there are three channels."""

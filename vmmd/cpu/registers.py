@@ -13,7 +13,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from vmmd.cpu import layout
-from vmmd.state.record import record
+from vmmd.state.record import U8, U16, U32, record
 
 if TYPE_CHECKING:
     from typing import Self
@@ -88,17 +88,17 @@ class Segment:
     """``struct kvm_segment``, 24 bytes. ``limit`` is in bytes, whatever ``g`` is."""
 
     base: int = 0
-    limit: int = 0
-    selector: int = 0
-    type: int = 0
-    present: int = 0
-    dpl: int = 0
-    db: int = 0
-    s: int = 0
-    l: int = 0  # noqa: E741 (the kernel's name: 64-bit code)
-    g: int = 0
-    avl: int = 0
-    unusable: int = 0
+    limit: U32 = 0
+    selector: U16 = 0
+    type: U8 = 0
+    present: U8 = 0
+    dpl: U8 = 0
+    db: U8 = 0
+    s: U8 = 0
+    l: U8 = 0  # noqa: E741 (the kernel's name: 64-bit code)
+    g: U8 = 0
+    avl: U8 = 0
+    unusable: U8 = 0
 
     def pack(self) -> bytes:
         """The kernel's bytes."""
@@ -115,7 +115,7 @@ class DescriptorTable:
     """``struct kvm_dtable``, 16 bytes: where GDT or IDT lie."""
 
     base: int = 0
-    limit: int = 0
+    limit: U16 = 0
 
     def pack(self) -> bytes:
         """The kernel's bytes."""
@@ -148,7 +148,7 @@ class Sregs:
     cr8: int
     efer: int
     apic_base: int
-    interrupt_bitmap: tuple[int, ...] = (0, 0, 0, 0)
+    interrupt_bitmap: tuple[int, int, int, int] = (0, 0, 0, 0)
 
     def pack(self) -> bytes:
         """The kernel's bytes."""
@@ -195,7 +195,7 @@ class DebugRegs:
 class MpState:
     """``struct kvm_mp_state``, 4 bytes: a :class:`RunState`."""
 
-    mp_state: int = RunState.RUNNABLE
+    mp_state: U32 = RunState.RUNNABLE
 
     def pack(self) -> bytes:
         """The kernel's bytes."""

@@ -26,10 +26,11 @@ from vmmd.state.fields import (
     PlainMap,
     Rows,
     Scalar,
+    Sized,
     Text,
     type_name,
 )
-from vmmd.state.record import IntRange, RecordKind
+from vmmd.state.record import IntRange, Length, RecordKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -236,7 +237,7 @@ def _codec(hint: Value) -> Codec:
     origin: object = typing.get_origin(hint)
     arguments = typing.get_args(hint)
     if origin is Annotated:
-        return Integer(arguments[1])
+        return _annotated(arguments[0], arguments[1])
     if origin in (typing.Union, UnionType) and arguments[1:] == (NoneType,):
         return Optional(_codec(arguments[0]))
     if origin is tuple and arguments[1:] == (...,):
@@ -245,6 +246,12 @@ def _codec(hint: Value) -> Codec:
     if origin is tuple:
         return Fixed(tuple(map(_codec, arguments)))
     return Nested(hint)
+
+
+def _annotated(hint: Value, limits: IntRange | Length) -> Codec:
+    if isinstance(limits, IntRange):
+        return Integer(limits)
+    return Sized(_codec(hint), limits)
 
 
 def _table(row: Fixed) -> Codec:

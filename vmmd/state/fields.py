@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
 
-    from vmmd.state.record import IntRange
+    from vmmd.state.record import IntRange, Length
 
     class Codec(Protocol):
         """One type of field."""
@@ -111,6 +111,30 @@ class Text:
         """The value itself."""
         if type(value) is not str:
             raise FieldFault(f"is {type_name(value)}, not a string")
+        return value
+
+
+class Sized:
+    """Bytes or an array of a length that is known."""
+
+    def __init__(self, inner: Codec, limits: Length) -> None:
+        self._inner = inner
+        self._limits = limits
+
+    def write(self, value: Value) -> Value:
+        """What the codec inside says."""
+        return self._inner.write(self._judged(value))
+
+    def read(self, value: Value) -> Value:
+        """What the codec inside says."""
+        return self._inner.read(self._judged(value))
+
+    def _judged(self, value: Value) -> Value:
+        if type(value) in (bytes, tuple):
+            low, high = self._limits.low, self._limits.high
+            if not low <= len(value) <= high:
+                wanted = f"{low}" if low == high else f"{low} to {high}"
+                raise FieldFault(f"has {len(value)} items, not {wanted}")
         return value
 
 

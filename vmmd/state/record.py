@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, dataclass_transform
 
+from vmmd.errors import SnapshotError
 from vmmd.frozen import dataclass
 
 if TYPE_CHECKING:
@@ -21,6 +22,14 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True)
 class IntRange:
     """The integers that a field may hold, both ends included."""
+
+    low: int
+    high: int
+
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """How many bytes or items a field may have, both ends included."""
 
     low: int
     high: int
@@ -69,7 +78,7 @@ Fields: TypeAlias = "Mapping[str, Any]"
 class Loss:
     """What an older version cannot hold. ``text`` is for the log."""
 
-    field: str
+    fields: tuple[str, ...]
     text: str
 
 
@@ -85,15 +94,22 @@ class Refusal(Loss):
 
 SERIALIZATION = "A serialization error occured: "
 SEMANTIC = "A user generated semantic error occured: "
+NOTIFICATION_SUPPRESSION = (
+    "The virtio devices use a features that is incompatible with older versions of"
+    " Firecracker: notification suppression"
+)
 
-Upgrade: TypeAlias = "Callable[[Fields], Fields]"
+Notes: TypeAlias = "tuple[str, ...]"
+"""Lines for the log: what an older file does not say."""
+Upgrade: TypeAlias = "Callable[[Fields], tuple[Fields, Notes]]"
 Downgrade: TypeAlias = "Callable[[Fields], tuple[Fields | None, tuple[Loss, ...]]]"
 
 
 def upgrade(cls: type, version: int) -> Callable[[Upgrade], Upgrade]:
     """Mark the function that takes ``cls`` from ``version`` to the next one.
 
-    It gets the fields as that version has them and returns the next one's.
+    It gets fields that say they are that version's (a file may lie: what it
+    returns is judged) and returns the next one's, and what to log.
     """
     return _translation(cls, "UPGRADES", version)
 
@@ -102,9 +118,23 @@ def downgrade(cls: type, version: int) -> Callable[[Downgrade], Downgrade]:
     """Mark the function that takes ``cls`` from ``version`` to the one before.
 
     It returns the fields and what they have lost. From version 1 it goes to a
-    release that does not know the kind at all, and may return None: no record.
+    release that does not know the kind, and may return None: no record. Without
+    a function for that, such a record is kept and marked optional.
     """
     return _translation(cls, "DOWNGRADES", version)
+
+
+def with_fields(fields: Fields, new: Fields) -> Fields:
+    """``fields`` and those that are new. SnapshotError if one is there already."""
+    clash = fields.keys() & new.keys()
+    if clash:
+        raise SnapshotError(f"{min(clash)}: is not known")
+    return {**fields, **new}
+
+
+def without(fields: Fields, *names: str) -> Fields:
+    """``fields`` but those named."""
+    return {name: fields[name] for name in fields if name not in names}
 
 
 def _translation(cls: type, table: str, version: int) -> Callable[[T], T]:

@@ -42,7 +42,7 @@ __all__ = [
 MAGIC = b"\x89VMMD\r\n\x1a"
 """Not text, and damaged by whatever takes it for text."""
 FORMAT = 1
-MAX_SIZE = 10_000_000
+MAX_FILE_SIZE = 10_000_000
 """Bytes of a state file; a 32-vCPU machine's with 64 GiB has three million."""
 _CHECKSUM_SIZE = 4
 _SHORTEST = len(MAGIC) + _CHECKSUM_SIZE
@@ -101,7 +101,7 @@ def encode(file: SnapshotFile) -> bytes:
     for entry in file.entries:
         packer.pack(_write_entry(entry))
     body: bytes = MAGIC + packer.bytes()
-    if len(body) + _CHECKSUM_SIZE > MAX_SIZE:
+    if len(body) + _CHECKSUM_SIZE > MAX_FILE_SIZE:
         raise _too_long()
     return body + crc32c(body).to_bytes(_CHECKSUM_SIZE, "little")
 
@@ -214,7 +214,7 @@ _PLAIN = frozenset((int, str, bytes, bool, NoneType, tuple, dict))
 
 
 def _check_start(data: bytes) -> None:
-    if len(data) > MAX_SIZE:
+    if len(data) > MAX_FILE_SIZE:
         raise _too_long()
     if len(data) < _CRC_FIELD_SIZE:
         text = "File too short to contain CRC"
@@ -227,8 +227,8 @@ def _check_start(data: bytes) -> None:
 
 
 def _too_long() -> SnapshotError:
-    text = f"Snapshot size exceeds limit of {MAX_SIZE} bytes"
-    return _fault(text, f"SizeLimitExceeded({MAX_SIZE})")
+    text = f"Snapshot size exceeds limit of {MAX_FILE_SIZE} bytes"
+    return _fault(text, f"SizeLimitExceeded({MAX_FILE_SIZE})")
 
 
 def _fault(text: str, debug: str) -> SnapshotError:
@@ -263,7 +263,7 @@ def _unpacker(body: memoryview) -> msgpack.Unpacker:
         use_list=False,
         object_pairs_hook=_map,
         ext_hook=_refuse_extension,
-        max_buffer_size=MAX_SIZE,
+        max_buffer_size=MAX_FILE_SIZE,
         max_str_len=MAX_TEXT,
         max_array_len=MAX_ITEMS,
         max_map_len=MAX_ITEMS,

@@ -15,11 +15,19 @@ from typing import TYPE_CHECKING
 from vmmd._native import ffi, lib
 from vmmd.frozen import dataclass
 from vmmd.limiter import UNLIMITED, LimiterState
-from vmmd.state.record import record
+from vmmd.state.record import (
+    Loss,
+    downgrade,
+    record,
+    upgrade,
+    with_fields,
+    without,
+)
 from vmmd.virtio.device import RING_EVENT_IDX, VERSION_1
 
 if TYPE_CHECKING:
     from vmmd._native import CData
+    from vmmd.state.record import Fields, Notes
     from vmmd.virtio.device import Activation
 
 SECTOR_SIZE = 512
@@ -320,7 +328,10 @@ def _aggregate(latency: CData) -> Aggregate:
     )
 
 
-@record("block", 1)
+_SYNC = "Sync"
+
+
+@record("block", 3)
 class BlockState:
     """A drive as it was configured, and what its limiter has left.
 
@@ -333,5 +344,36 @@ class BlockState:
     is_root_device: bool = False
     partuuid: str | None = None
     cache_type: str = CacheType.UNSAFE.value
-    io_engine: str = "Sync"
+    io_engine: str = _SYNC
     limiter: LimiterState | None = None
+
+
+@downgrade(BlockState, 3)
+def _without_engine(fields: Fields) -> tuple[Fields, tuple[Loss, ...]]:
+    older = without(fields, "io_engine")
+    if fields["io_engine"] == _SYNC:
+        return older, ()
+    text = "Target version does not implement the current IO engine. Using Sync."
+    return older, (Loss(("io_engine",), text),)
+
+
+@upgrade(BlockState, 2)
+def _with_engine(fields: Fields) -> tuple[Fields, Notes]:
+    return with_fields(fields, {"io_engine": _SYNC}), ()
+
+
+@downgrade(BlockState, 2)
+def _without_cache_type(fields: Fields) -> tuple[Fields, tuple[Loss, ...]]:
+    older = without(fields, "cache_type")
+    if fields["cache_type"] == CacheType.UNSAFE.value:
+        return older, ()
+    text = (
+        "Target version does not implement the current cache type."
+        ' Defaulting to "unsafe" mode.'
+    )
+    return older, (Loss(("cache_type",), text),)
+
+
+@upgrade(BlockState, 1)
+def _with_cache_type(fields: Fields) -> tuple[Fields, Notes]:
+    return with_fields(fields, {"cache_type": CacheType.UNSAFE.value}), ()

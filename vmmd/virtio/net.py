@@ -16,13 +16,23 @@ from vmmd._native import ffi, lib
 from vmmd.errors import SnapshotError
 from vmmd.frozen import dataclass
 from vmmd.limiter import LimiterState
-from vmmd.state.record import record
+from vmmd.state.record import (
+    SEMANTIC,
+    Loss,
+    Refusal,
+    downgrade,
+    record,
+    upgrade,
+    with_fields,
+    without,
+)
 from vmmd.virtio.device import RING_EVENT_IDX, VERSION_1
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from vmmd._native import CData
+    from vmmd.state.record import Fields, Notes
     from vmmd.virtio.device import Activation
 
 QUEUE_SIZE = 256
@@ -386,7 +396,7 @@ def _take_used(limit: CData) -> tuple[int, int]:
     return used
 
 
-@record("net", 1)
+@record("net", 3)
 class NetState:
     """An interface as it was configured, and what its limiters have left.
 
@@ -410,3 +420,30 @@ class NetState:
             raise SnapshotError("net: guest_mac is not six bytes")
         if self.mtu is not None and not 68 <= self.mtu <= 0xFFFF:
             raise SnapshotError(f"net: mtu {self.mtu} is out of range")
+
+
+@downgrade(NetState, 3)
+def _without_mtu(fields: Fields) -> tuple[Fields, tuple[Loss, ...]]:
+    older = without(fields, "mtu")
+    if fields["mtu"] is None:
+        return older, ()
+    text = "Target version does not support persisting the MTU of an interface."
+    return older, (Refusal(("mtu",), text, SEMANTIC),)
+
+
+@upgrade(NetState, 2)
+def _with_mtu(fields: Fields) -> tuple[Fields, Notes]:
+    return with_fields(fields, {"mtu": None}), ()
+
+
+@downgrade(NetState, 2)
+def _with_any_mac(fields: Fields) -> tuple[Fields, tuple[Loss, ...]]:
+    """Version 1 always had an address; zeros stood for none."""
+    text = "Saving to older snapshot version, optional MAC address will not be saved."
+    mac = fields["guest_mac"] or bytes(MAC_BYTES)
+    return {**fields, "guest_mac": mac}, (Loss(("guest_mac",), text),)
+
+
+@upgrade(NetState, 1)
+def _with_optional_mac(fields: Fields) -> tuple[Fields, Notes]:
+    return fields, ("Optional MAC address will be set to older version.",)

@@ -12,10 +12,20 @@ from typing import TYPE_CHECKING
 
 from vmmd._native import ffi, lib
 from vmmd.errors import GuestError, SnapshotError
-from vmmd.state.record import record
+from vmmd.state.record import (
+    NOTIFICATION_SUPPRESSION,
+    Loss,
+    Refusal,
+    downgrade,
+    record,
+    upgrade,
+    with_fields,
+    without,
+)
 
 if TYPE_CHECKING:
     from vmmd.memory import GuestMemory
+    from vmmd.state.record import Fields, Notes
 
 MAX_SIZE: int = lib.RING_MAX_SIZE
 
@@ -225,7 +235,7 @@ class Ring:
 _RESTORED_BROKEN = ffi.new("char[]", b"ring was broken when it was saved")
 
 
-@record("ring", 1)
+@record("ring", 2)
 class RingState:
     """A queue; off unless ``ready``. Indices are free-running u16."""
 
@@ -260,3 +270,22 @@ class RingState:
 def _in_range(name: str, value: int, top: int) -> None:
     if not 0 <= value <= top:
         raise SnapshotError(f"ring: {name} {value} is out of range")
+
+
+@downgrade(RingState, 2)
+def _without_suppression(fields: Fields) -> tuple[Fields, tuple[Loss, ...]]:
+    """Version 1 did not suppress notifications, nor keep which it had sent."""
+    older = without(fields, "event_idx", "signalled_used", "signalled_valid")
+    if fields["event_idx"]:
+        return older, (Refusal(("event_idx",), NOTIFICATION_SUPPRESSION),)
+    if _with_suppression(older)[0] == fields:
+        return older, ()
+    text = "Saving to older snapshot version, pending notifications will not be saved."
+    return older, (Loss(("signalled_used", "signalled_valid"), text),)
+
+
+@upgrade(RingState, 1)
+def _with_suppression(fields: Fields) -> tuple[Fields, Notes]:
+    used = fields["next_used"]
+    new = {"event_idx": False, "signalled_used": used, "signalled_valid": used != 0}
+    return with_fields(fields, new), ()

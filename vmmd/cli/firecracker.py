@@ -118,8 +118,14 @@ def _prepare(
         _print(f"Firecracker v{FIRECRACKER_VERSION}\n\n{parser.help()}\n")
     elif values.has("version"):
         _print(f"Firecracker v{FIRECRACKER_VERSION}\n\n")
-    elif values.has("snapshot-version") or values.has("describe-snapshot"):
-        raise ExitError("Snapshots are not built yet.", "SnapshotsNotBuilt")
+    elif values.has("snapshot-version"):
+        from vmmd.state.versions import CURRENT
+
+        _print(f"v{CURRENT}\n")
+    elif (path := values.get("describe-snapshot")) is not None:
+        from vmmd.cli.describe import data_format
+
+        _print(f"v{data_format(path)}\n")
     else:
         return _start(values, logger, log)
     return None

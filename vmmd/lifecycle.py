@@ -115,8 +115,6 @@ NOT_BUILT: dict[type, str] = {
     a.PutEntropy: "The entropy device",
     a.PutCpuConfig: "The custom CPU template",
     a.PutSerial: "The serial console's output file",
-    a.CreateSnapshot: "Creating a snapshot",
-    a.LoadSnapshot: "Loading a snapshot",
 }
 
 

@@ -80,6 +80,7 @@ class Board:
         self._irqs: dict[int, EventFd] = {}
         self._kicks: dict[str, EventFd] = {}
         self.vcpus: list[VcpuFd] = []
+        self.tracks_dirty_pages = track_dirty_pages
         self._wrote = False
         with ExitStack() as self._fds:
             self._build(kvm, state, track_dirty_pages=track_dirty_pages)

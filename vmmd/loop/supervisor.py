@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     )
     from vmmd.loop.board import Board
     from vmmd.loop.disk import Disk
+    from vmmd.loop.lineage import Lineage
     from vmmd.loop.options import Options
     from vmmd.resources.drives import Drive
 
@@ -69,6 +70,7 @@ class Supervisor:
         self.boot_path = False
         """Whether something was to be configured that a snapshot would bring along."""
         self.failure: ExitError | None = None
+        self.lineage: Lineage | None = None
         self.log = options.logger.channel("main", "vmmd::supervisor")
         self._vmm_log = options.logger.channel("main", "vmm")
         self._started = trio.Event()
@@ -115,14 +117,25 @@ class Supervisor:
                 await self._pause_or_resume(state)
             case a.SendCtrlAltDel():
                 self._ctrl_alt_del()
+            case a.PutLogger(config):
+                self._put_logger(config)
+            case a.CreateSnapshot() | a.LoadSnapshot():
+                from vmmd.loop.snapshots import perform  # nothing else needs it
+
+                await perform(self, action)
+            case a.PatchDrive() | a.PatchNetworkInterface():
+                await self._patch_device(action)
+            case _:
+                self.configure(action)
+
+    async def _patch_device(
+        self, action: a.PatchDrive | a.PatchNetworkInterface
+    ) -> None:
+        match action:
             case a.PatchDrive(update):
                 await self._patch_drive(update)
             case a.PatchNetworkInterface(update):
                 self._patch_net(update)
-            case a.PutLogger(config):
-                self._put_logger(config)
-            case _:
-                self.configure(action)
 
     def configure(self, action: a.Action) -> None:
         """One step of configuration before the start.
@@ -169,6 +182,14 @@ class Supervisor:
         except HostError as error:
             raise ConfigError(str(error)) from error
         board.on_boot_time = self._boot_timer()
+        await self.adopt(board)
+        self.let_go()
+
+    async def adopt(self, board: Board) -> None:
+        """Serve a board that was built, its guest not running yet.
+
+        ConfigError if the host has no more threads; the board is closed then.
+        """
         try:
             await board.serve(self.nursery)
         except HostError as error:
@@ -176,7 +197,11 @@ class Supervisor:
                 await board.close()
             raise ConfigError(str(error)) from error
         self.board = board
-        self._let_go(board)
+        self._started.set()
+
+    def fail(self, failure: ExitError) -> None:
+        """There will be no guest: end the process, once all replies are sent."""
+        self.failure = failure
         self._started.set()
 
     def _boot_timer(self) -> Callable[[], None]:
@@ -228,6 +253,8 @@ class Supervisor:
             self.log.error(f"Data of a drive may be lost: {error}")
         for file in self.resources.files():
             file.close()
+        if self.lineage is not None:
+            self.lineage.close()
         return not lost
 
     async def _report_death(self, board: Board) -> None:
@@ -244,7 +271,7 @@ class Supervisor:
         from vmmd.loop.state_view import view  # nobody needs it for a start
 
         async with self._stopping:  # of a pause and a look one at a time
-            return await view(self._running(), self.phase.value)
+            return await view(self.running(), self.phase.value)
 
     def _info(self) -> InstanceInfo:
         return InstanceInfo(
@@ -271,7 +298,7 @@ class Supervisor:
         from vmmd.loop.assemble import backing_file, block_name
 
         await self._disk(drive).replace(backing_file(drive))
-        self._running().config_changed(block_name(drive.config.drive_id))
+        self.running().config_changed(block_name(drive.config.drive_id))
 
     def _disk(self, drive: Drive) -> Disk:
         """What serves a drive of the running machine."""
@@ -279,7 +306,7 @@ class Supervisor:
         from vmmd.loop.disk import Disk
 
         name = block_name(drive.config.drive_id)
-        disk = self._running().pumps[name]
+        disk = self.running().pumps[name]
         if not isinstance(disk, Disk):
             raise TypeError(f"{name} is served by a {type(disk).__name__}")
         return disk
@@ -291,7 +318,7 @@ class Supervisor:
         from vmmd.resources.nets import patch_net
 
         nets = patch_net(self.resources.nets, update)
-        nic = self._running().pumps[net_name(update.iface_id)]
+        nic = self.running().pumps[net_name(update.iface_id)]
         if not isinstance(nic, Nic):
             raise TypeError(f"{update.iface_id} is served by a {type(nic).__name__}")
         nic.limit(update.rx_rate_limiter, update.tx_rate_limiter)
@@ -314,27 +341,29 @@ class Supervisor:
             config.module,
         )
 
-    def _running(self) -> Board:
+    def running(self) -> Board:
+        """The board. RuntimeError before the start, when nobody may ask."""
         if self.board is None:
             raise RuntimeError("the phase says started, but there is no board")
         return self.board
 
     async def _pause_or_resume(self, state: VmStateChange) -> None:
-        board = self._running()
+        board = self.running()
         async with self._stopping:
             if state is VmStateChange.PAUSED and self.phase is Phase.RUNNING:
                 await board.pause()
                 self.phase = Phase.PAUSED
             elif state is VmStateChange.RESUMED and self.phase is Phase.PAUSED:
-                self._let_go(board)
+                self.let_go()
 
-    def _let_go(self, board: Board) -> None:
-        board.run()
+    def let_go(self) -> None:
+        """Let the guest go (on)."""
+        self.running().run()
         self.phase = Phase.RUNNING
         self._vmm_log.info("Artificially kick devices")
 
     def _ctrl_alt_del(self) -> None:
-        board = self._running()
+        board = self.running()
         if not board.machine.i8042.ctrl_alt_del():
             raise ConfigError(NO_ROOM)
         board.settled()

@@ -1,0 +1,376 @@
+"""Snapshots over the API: a guest goes on in process after process."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.helpers.daemon import Daemon, daemon
+from tests.helpers.poll import until
+from vmmd.loop.selftest import kernel_image
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vmmd.actions import JsonValue
+
+# Prints the alphabet, over and over, a letter every some milliseconds. The letter
+# is in memory, at 2 MiB.
+LETTERS = bytes.fromhex(
+    "66baf803 c604250000200061 8a042500002000 ee fe042500002000 b9204e0000 ffc9 75fc"
+    "803c25000020007b 75de c604250000200061 ebd4"
+)
+ALPHABET = "abcdefghijklmnopqrstuvwxyz"
+LOAD_FAILED = (
+    "RunWithApiError error: Failed to build MicroVM: Loading snapshot failed.."
+)
+MEM_MIB = 64
+
+
+def process(stack: ExitStack, folder: Path) -> Daemon:
+    folder.mkdir()
+    return stack.enter_context(daemon(folder))
+
+
+def booted(
+    stack: ExitStack, folder: Path, *, track: bool = False, drive: Path | None = None
+) -> Daemon:
+    vmm = process(stack, folder)
+    kernel = folder / "kernel"
+    kernel.write_bytes(kernel_image(LETTERS))
+    machine = {"vcpu_count": 1, "mem_size_mib": MEM_MIB, "track_dirty_pages": track}
+    vmm.api.ok("PUT", "/machine-config", machine)
+    vmm.api.ok("PUT", "/boot-source", {"kernel_image_path": str(kernel)})
+    if drive is not None:
+        body = {
+            "drive_id": "root",
+            "path_on_host": str(drive),
+            "is_root_device": True,
+            "is_read_only": False,
+        }
+        vmm.api.ok("PUT", "/drives/root", body)
+    vmm.api.ok("PUT", "/actions", {"action_type": "InstanceStart"})
+    until(lambda: "c" in printed(vmm))
+    return vmm
+
+
+def create(vmm: Daemon, folder: Path, name: str, kind: str = "Full") -> None:
+    vmm.api.ok("PATCH", "/vm", {"state": "Paused"})
+    vmm.api.ok("PUT", "/snapshot/create", body_of(folder, name, kind))
+
+
+def body_of(folder: Path, name: str, kind: str = "Full") -> dict[str, str]:
+    return {
+        "snapshot_path": str(folder / f"{name}.state"),
+        "mem_file_path": str(folder / f"{name}.mem"),
+        "snapshot_type": kind,
+    }
+
+
+def load(vmm: Daemon, state: Path, memory: Path, **more: JsonValue) -> None:
+    vmm.api.ok("PUT", "/snapshot/load", load_body(state, memory) | more)
+
+
+def load_body(state: Path, memory: Path) -> dict[str, JsonValue]:
+    return {
+        "snapshot_path": str(state),
+        "mem_backend": {"backend_path": str(memory), "backend_type": "File"},
+    }
+
+
+def printed(vmm: Daemon) -> str:
+    """What the guest wrote: letters that are no part of the log's lines."""
+    return re.sub(r"\d{4}-\d\d-\d\dT[^\n]*\n", "", vmm.stdout())
+
+
+def goes_on(vmm: Daemon) -> None:
+    """Wait for some more letters."""
+    before = len(printed(vmm))
+    until(lambda: len(printed(vmm)) > before + 3)
+
+
+def assert_alphabet(text: str) -> None:
+    assert text
+    first = ALPHABET.index(text[0])
+    assert text == (ALPHABET * (len(text) // 26 + 2))[first : first + len(text)]
+
+
+def test_a_guest_goes_on_where_it_was_five_times_over(tmp_path: Path) -> None:
+    said = ""
+    with ExitStack() as stack:
+        vmm = booted(stack, tmp_path / "0")
+        for round_ in range(1, 6):
+            name = f"s{round_}"
+            create(vmm, tmp_path, name)
+            said += printed(vmm)
+            vmm.close()
+            vmm = process(stack, tmp_path / str(round_))
+            load(vmm, tmp_path / f"{name}.state", tmp_path / f"{name}.mem")
+            assert state(vmm) == "Paused"
+            vmm.api.ok("PATCH", "/vm", {"state": "Resumed"})
+            goes_on(vmm)
+        vmm.api.ok("PATCH", "/vm", {"state": "Paused"})
+        said += printed(vmm)
+    assert_alphabet(said)
+
+
+def state(vmm: Daemon) -> object:
+    info = vmm.api.ok("GET", "/")
+    assert isinstance(info, dict)
+    return info["state"]
+
+
+def registers(vmm: Daemon) -> object:
+    shown = vmm.api.ok("GET", "/vmmd/state")
+    assert isinstance(shown, dict)
+    vcpus = shown["vcpus"]
+    assert isinstance(vcpus, list)
+    assert isinstance(vcpus[0], dict)
+    return vcpus[0]["registers"]
+
+
+def test_registers_and_configuration_come_back(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(1 << 20))
+    with ExitStack() as stack:
+        first = booted(stack, tmp_path / "0", drive=disk)
+        create(first, tmp_path, "s")
+        second = process(stack, tmp_path / "1")
+        load(second, tmp_path / "s.state", tmp_path / "s.mem")
+        assert registers(second) == registers(first)
+        for path in ("/vm/config", "/machine-config", "/"):
+            assert second.api.ok("GET", path) == first.api.ok("GET", path)
+
+
+def test_clones_run_beside_each_other_from_one_snapshot(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        first = booted(stack, tmp_path / "0")
+        create(first, tmp_path, "s")
+        before = (tmp_path / "s.mem").read_bytes()
+        clones = [process(stack, tmp_path / f"c{i}") for i in range(3)]
+        for clone in clones:
+            load(clone, tmp_path / "s.state", tmp_path / "s.mem", resume_vm=True)
+        for clone in clones:
+            goes_on(clone)
+            assert_alphabet(printed(first)[-1:] + printed(clone))
+        assert (tmp_path / "s.mem").read_bytes() == before
+
+
+def test_diffs_merge_into_the_file_that_they_are_relative_to(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        first = booted(stack, tmp_path / "0", track=True)
+        create(first, tmp_path, "s")
+        for _ in range(2):
+            first.api.ok("PATCH", "/vm", {"state": "Resumed"})
+            goes_on(first)
+            create(first, tmp_path, "s", "Diff")
+        said = printed(first)
+        second = process(stack, tmp_path / "1")
+        load(second, tmp_path / "s.state", tmp_path / "s.mem", resume_vm=True)
+        goes_on(second)
+        assert_alphabet(said + printed(second))
+
+
+def test_a_diff_alone_is_sparse_and_is_not_loaded_without_its_parent(
+    tmp_path: Path,
+) -> None:
+    with ExitStack() as stack:
+        first = booted(stack, tmp_path / "0", track=True)
+        create(first, tmp_path, "base")
+        first.api.ok("PATCH", "/vm", {"state": "Resumed"})
+        goes_on(first)
+        create(first, tmp_path, "diff", "Diff")
+        held = os.stat(tmp_path / "diff.mem")
+        assert held.st_size == MEM_MIB << 20
+        assert held.st_blocks * 512 < 1 << 20
+        for memory, text in (("diff", "pages of a Diff"), ("base", "have the pages")):
+            vmm = process(stack, tmp_path / memory)
+            body = load_body(tmp_path / "diff.state", tmp_path / f"{memory}.mem")
+            status, answer = vmm.api.call("PUT", "/snapshot/load", body)
+            assert status == 400
+            assert text in str(answer)
+            assert "rebase" in str(answer)
+            assert vmm.wait() == 1
+
+
+def test_merged_by_a_tool_that_knows_no_ids_it_loads(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        first = booted(stack, tmp_path / "0", track=True)
+        create(first, tmp_path, "base")
+        first.api.ok("PATCH", "/vm", {"state": "Resumed"})
+        goes_on(first)
+        create(first, tmp_path, "diff", "Diff")
+        copy_data(tmp_path / "diff.mem", tmp_path / "base.mem")
+        second = process(stack, tmp_path / "1")
+        load(second, tmp_path / "diff.state", tmp_path / "base.mem", resume_vm=True)
+        goes_on(second)
+        assert_alphabet(printed(first) + printed(second))
+
+
+def copy_data(source: Path, target: Path) -> None:
+    """Firecracker's way to rebase: copy the data extents to the same place."""
+    with source.open("rb") as diff, target.open("r+b") as base:
+        end, at = os.fstat(diff.fileno()).st_size, 0
+        while at < end:
+            try:
+                start = os.lseek(diff.fileno(), at, os.SEEK_DATA)
+            except OSError:  # ENXIO: only a hole is left
+                return
+            at = os.lseek(diff.fileno(), start, os.SEEK_HOLE)
+            os.pwrite(base.fileno(), os.pread(diff.fileno(), at - start, start), start)
+
+
+def test_writing_over_the_files_that_it_was_loaded_from(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        vmm = booted(stack, tmp_path / "0")
+        create(vmm, tmp_path, "s")
+        said = printed(vmm)
+        for round_ in (1, 2):
+            vmm = process(stack, tmp_path / str(round_))
+            load(vmm, tmp_path / "s.state", tmp_path / "s.mem", resume_vm=True)
+            goes_on(vmm)
+            create(vmm, tmp_path, "s")
+            said += printed(vmm)
+            vmm.api.ok("PATCH", "/vm", {"state": "Resumed"})
+            goes_on(vmm)
+    assert_alphabet(said)
+
+
+def test_another_file_for_a_drive(tmp_path: Path) -> None:
+    disk, moved = tmp_path / "disk", tmp_path / "moved"
+    disk.write_bytes(bytes(1 << 20))
+    with ExitStack() as stack:
+        first = booted(stack, tmp_path / "0", drive=disk)
+        create(first, tmp_path, "s")
+        shutil.move(disk, moved)
+        second = process(stack, tmp_path / "1")
+        body = load_body(tmp_path / "s.state", tmp_path / "s.mem")
+        override = {"drive_id": "root", "path_on_host": str(moved)}
+        second.api.ok(
+            "PUT", "/vmmd/snapshot/load", body | {"drive_overrides": [override]}
+        )
+        shown = second.api.ok("GET", "/vm/config")
+        assert isinstance(shown, dict)
+        assert str(moved) in str(shown["drives"])
+        third = process(stack, tmp_path / "2")
+        override["drive_id"] = "rot"
+        status, answer = third.api.call(
+            "PUT", "/vmmd/snapshot/load", body | {"drive_overrides": [override]}
+        )
+        assert status == 400
+        assert "no drive 'rot' in the snapshot; its drives: root" in str(answer)
+
+
+def refused(stack: ExitStack, folder: Path, state: Path, memory: Path) -> str:
+    """What a load that fails answers; the process ends by itself then."""
+    vmm = process(stack, folder)
+    status, answer = vmm.api.call("PUT", "/snapshot/load", load_body(state, memory))
+    assert status == 400
+    assert isinstance(answer, dict)
+    assert vmm.wait() == 1
+    assert LOAD_FAILED in vmm.stdout()
+    assert vmm.stderr().startswith("Error: RunWithApi(BuildMicroVmError(Restore))")
+    return str(answer["fault_message"])
+
+
+def test_what_cannot_be_loaded_ends_the_process_with_a_reason(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(1 << 20))
+    good, memory = tmp_path / "s.state", tmp_path / "s.mem"
+    restore = "Load snapshot error: Failed to restore from snapshot: "
+    with ExitStack() as stack:
+        first = booted(stack, tmp_path / "0", drive=disk)
+        create(first, tmp_path, "s")
+        create(first, tmp_path, "other")
+        flipped = tmp_path / "flipped"
+        data = bytearray(good.read_bytes())
+        data[len(data) // 2] ^= 1
+        flipped.write_bytes(data)
+        short = tmp_path / "short"
+        short.write_bytes(memory.read_bytes()[:-4096])
+        cases = {
+            "gone": (
+                tmp_path / "none",
+                memory,
+                "Failed to open snapshot file: No such",
+            ),
+            "flipped": (flipped, memory, "CRC64 validation failed"),
+            "nomem": (good, tmp_path / "none", "load guest memory: No such file"),
+            "short": (good, short, "exceeds largest possible file offset"),
+            "other": (good, tmp_path / "other.mem", "is of snapshot"),
+        }
+        for name, (state_file, memory_file, text) in cases.items():
+            message = refused(stack, tmp_path / f"p-{name}", state_file, memory_file)
+            assert message.startswith(restore)
+            assert text in message
+        disk.unlink()
+        message = refused(stack, tmp_path / "disk-gone", good, memory)
+        assert message.endswith(f"No such file or directory (os error 2) {disk}")
+
+
+def test_no_load_after_a_step_of_configuration(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        vmm = process(stack, tmp_path / "0")
+        missing = {"kernel_image_path": str(tmp_path / "none")}
+        assert vmm.api.call("PUT", "/boot-source", missing)[0] == 400
+        body = load_body(tmp_path / "s", tmp_path / "m")
+        assert vmm.api.call("PUT", "/snapshot/load", body) == (
+            400,
+            {
+                "fault_message": "Load snapshot error: Loading a microVM snapshot not"
+                " allowed after configuring boot-specific resources."
+            },
+        )
+        assert state(vmm) == "Not started"
+
+
+@pytest.mark.parametrize("name", ["no/x", "", "folder"])
+def test_a_path_that_cannot_be_written_changes_nothing(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    with ExitStack() as stack:
+        vmm = booted(stack, tmp_path / "0")
+        vmm.api.ok("PATCH", "/vm", {"state": "Paused"})
+        before = sorted(tmp_path.iterdir())
+        bad = str(tmp_path / name) if name else ""
+        good = body_of(tmp_path, "s")
+        for field, what in (("snapshot_path", "snapshot"), ("mem_file_path", "memory")):
+            body = good | {field: bad}
+            status, answer = vmm.api.call("PUT", "/snapshot/create", body)
+            assert status == 400
+            prefix = "Create snapshot error: Cannot perform open on the "
+            assert f"{prefix}{what} backing file: " in str(answer)
+        assert sorted(tmp_path.iterdir()) == before
+        vmm.api.ok("PATCH", "/vm", {"state": "Resumed"})
+        goes_on(vmm)
+
+
+def test_not_over_a_drive_that_is_in_use(tmp_path: Path) -> None:
+    disk = tmp_path / "s.mem"
+    disk.write_bytes(b"precious" * 512)
+    with ExitStack() as stack:
+        vmm = booted(stack, tmp_path / "0", drive=disk)
+        vmm.api.ok("PATCH", "/vm", {"state": "Paused"})
+        status, answer = vmm.api.call("PUT", "/snapshot/create", body_of(tmp_path, "s"))
+        assert status == 400
+        assert "is the file of drive root" in str(answer)
+        assert disk.read_bytes() == b"precious" * 512
+
+
+def test_a_running_guest_is_not_saved(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        vmm = booted(stack, tmp_path / "0")
+        assert vmm.api.call("PUT", "/snapshot/create", body_of(tmp_path, "s")) == (
+            400,
+            {
+                "fault_message": "Create snapshot error: Cannot save the microVM state:"
+                " Operation not allowed: save/restore unavailable while running"
+            },
+        )
+        assert not (tmp_path / "s.state").exists()

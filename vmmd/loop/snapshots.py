@@ -1,0 +1,104 @@
+"""What the supervisor does of snapshots: phases, prefixes, log lines, the end.
+
+The work is in ``snapshot_create`` and ``snapshot_load``.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from vmmd import actions as a
+from vmmd.config import SnapshotType
+from vmmd.errors import ConfigError, ExitError, HostError
+from vmmd.lifecycle import Phase
+from vmmd.loop.lineage import Lineage
+from vmmd.loop.snapshot_create import Source, Watch, create
+from vmmd.loop.snapshot_load import NOT_ALLOWED, load
+
+if TYPE_CHECKING:
+    from vmmd.config import SnapshotCreateParams, SnapshotLoadParams
+    from vmmd.loop.logger import Channel
+    from vmmd.loop.supervisor import Supervisor
+
+_DIFF_PREVIEW = "[DevPreview] Virtual machine diff snapshots is in development preview."
+_LOAD = "Load snapshot error: "
+_CREATE = "Create snapshot error: "
+_REPORT_S = 1.0  # between two lines on how far a create is
+
+
+async def perform(
+    supervisor: Supervisor, action: a.CreateSnapshot | a.LoadSnapshot
+) -> None:
+    """Carry out a create or a load. ConfigError has the whole fault_message."""
+    match action:
+        case a.CreateSnapshot(params):
+            await _create(supervisor, params)
+        case a.LoadSnapshot(params):
+            await _load(supervisor, params)
+
+
+async def _create(supervisor: Supervisor, params: SnapshotCreateParams) -> None:
+    log = supervisor.options.logger.channel("main", "vmmd::snapshot")
+    if params.snapshot_type is SnapshotType.DIFF:
+        log.warn(_DIFF_PREVIEW)
+    started_ns = time.monotonic_ns()
+    board = supervisor.running()
+    if supervisor.lineage is None:
+        supervisor.lineage = Lineage(board)
+    paused = supervisor.phase is Phase.PAUSED
+    source = Source(board, supervisor.resources, supervisor.lineage, paused)
+    try:
+        await create(source, params, Watch(log.warn, Progress(log)))
+    except (ConfigError, HostError) as error:
+        # As of 1.5, which had the field, where it is given: no prefix.
+        prefix = _CREATE if params.version is None else ""
+        raise ConfigError(f"{prefix}{error}") from error
+    took_us = (time.monotonic_ns() - started_ns) // 1000
+    name = params.snapshot_type.lower()
+    log.info(f"'create {name} snapshot' VMM action took {took_us} us.")
+
+
+async def _load(supervisor: Supervisor, params: SnapshotLoadParams) -> None:
+    log = supervisor.options.logger.channel("main", "vmmd::snapshot")
+    if supervisor.boot_path:
+        log.info(NOT_ALLOWED)
+        raise ConfigError(_LOAD + NOT_ALLOWED)
+    started_ns = time.monotonic_ns()
+    try:
+        loaded = await load(params, log.warn)
+        supervisor.resources = loaded.resources
+        supervisor.lineage = Lineage(
+            loaded.board, loaded.origin, loaded.snapshot_id, loaded.close
+        )
+        await supervisor.adopt(loaded.board)
+    except (ConfigError, HostError) as error:
+        supervisor.fail(
+            ExitError(
+                "RunWithApiError error: Failed to build MicroVM: "
+                "Loading snapshot failed..",
+                "RunWithApi(BuildMicroVmError(Restore))",
+            )
+        )
+        raise ConfigError(f"{_LOAD}{error}") from error
+    supervisor.phase = Phase.PAUSED
+    if params.resume_vm:
+        supervisor.let_go()
+    took_us = (time.monotonic_ns() - started_ns) // 1000
+    log.debug(f"'load snapshot' VMM action took {took_us} us.")
+
+
+class Progress:
+    """Says once in a while in the log how far a create is."""
+
+    def __init__(self, log: Channel) -> None:
+        self._log = log
+        self._said_s = time.monotonic()
+
+    def __call__(self, done: int, size: int) -> None:
+        """``done`` of ``size`` bytes of memory have been passed."""
+        now_s = time.monotonic()
+        if now_s - self._said_s >= _REPORT_S:
+            self._said_s = now_s
+            mib, percent = size >> 20, 100 * done // size
+            self._log.info(f"Snapshot: {percent} % of {mib} MiB of memory.")

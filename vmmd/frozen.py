@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import MISSING, FrozenInstanceError
+from itertools import repeat
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 if TYPE_CHECKING:
@@ -36,8 +37,7 @@ def _init(self: object, *values: object, **named: object) -> None:
     names = self.__match_args__  # type: ignore[attr-defined]  # a dataclass has it
     if len(values) > len(names):
         raise TypeError(f"{type(self).__name__} has {len(names)} fields")
-    for name, value in zip(names, values, strict=False):
-        _set(self, name, value)
+    any(map(_set, repeat(self), names, values))  # none is true: a loop in C
     for name in names[len(values) :]:
         _set(self, name, named.pop(name) if name in named else _default(self, name))
     if named:

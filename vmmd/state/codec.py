@@ -9,6 +9,7 @@ and the field.
 
 from __future__ import annotations
 
+import sys
 import typing
 from operator import attrgetter, gt, itemgetter, lt
 from types import NoneType, UnionType
@@ -33,7 +34,7 @@ from vmmd.state.fields import (
 from vmmd.state.record import IntRange, Length, RecordKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import TypeAlias
 
     from vmmd.state.fields import Codec, Value
@@ -121,15 +122,17 @@ class Schema:
     """The fields of one class. Integers, the most of them, are judged together."""
 
     def __init__(self, cls: type) -> None:
-        hints = typing.get_type_hints(cls, include_extras=True)
         self._make = cls
-        self.names = tuple(name for name in hints if name in _fields_of(cls))
-        self.codecs = {name: _codec(hints[name]) for name in self.names}
+        self.names = tuple(_fields_of(cls))
+        self.codecs = {name: _codec_of(cls, name) for name in self.names}
         self._keys = set(self.names)
         self._tagged_keys = self._keys | {TAG}
         self._sorted = tuple(sorted(self.names))
         self._of_record = _pick(attrgetter, self._sorted)
         integers = {n: c for n, c in self.codecs.items() if isinstance(c, Integer)}
+        self.inner = frozenset(
+            cls for codec in self.codecs.values() for cls in _records_in(codec)
+        )
         self._others = tuple(
             (n, c) for n, c in self.codecs.items() if n not in integers
         )
@@ -198,18 +201,29 @@ def _refuse_keys(keys: set[str], fields: Mapping[str, Any]) -> NoReturn:
     raise FieldFault("is not known", min(fields.keys() - keys))
 
 
+def _records_in(codec: Codec) -> Iterator[type]:
+    match codec:
+        case Nested():
+            yield codec.type
+        case Fixed():
+            for item in codec.inner:
+                yield from _records_in(item)
+        case Many() | Optional() | Sized():
+            yield from _records_in(codec.inner)
+
+
 class Nested:
     """A record inside a record."""
 
     def __init__(self, cls: type) -> None:
         kind = kind_of(cls)
-        self._type = cls
+        self.type = cls
         self._schema = schema(cls)
         self._tag = f"{kind.kind}/{kind.version}"
 
     def write(self, value: Value) -> dict[str, Any]:
         """Its fields as a map, and its kind and version."""
-        if type(value) is not self._type:
+        if type(value) is not self.type:
             raise FieldFault(f"is {type_name(value)}, not {self._tag}")
         return {TAG: self._tag, **self._schema.write_fields(value)}
 
@@ -228,6 +242,18 @@ _CODECS: dict[object, Codec] = {
     bytes: Scalar(bytes),
     dict[str, Any]: PlainMap(),
 }
+_WORDS: dict[str, Codec] = {
+    **{kind.__name__: _CODECS[kind] for kind in (int, bool, str, bytes)},
+    **{f"U{n}": Integer(IntRange(0, (1 << n) - 1)) for n in (8, 16, 32, 64)},
+}
+
+
+def _codec_of(cls: type, name: str) -> Codec:
+    """A field's codec. Most annotations are a word that needs no evaluation."""
+    text = cls.__annotations__[name]
+    if text not in _WORDS:
+        return _codec(eval(text, vars(sys.modules[cls.__module__])))
+    return _WORDS[text]
 
 
 def _codec(hint: Value) -> Codec:

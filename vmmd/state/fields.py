@@ -118,16 +118,16 @@ class Sized:
     """Bytes or an array of a length that is known."""
 
     def __init__(self, inner: Codec, limits: Length) -> None:
-        self._inner = inner
+        self.inner = inner
         self._limits = limits
 
     def write(self, value: Value) -> Value:
         """What the codec inside says."""
-        return self._inner.write(self._judged(value))
+        return self.inner.write(self._judged(value))
 
     def read(self, value: Value) -> Value:
         """What the codec inside says."""
-        return self._inner.read(self._judged(value))
+        return self.inner.read(self._judged(value))
 
     def _judged(self, value: Value) -> Value:
         if type(value) in (bytes, tuple):
@@ -142,30 +142,30 @@ class Optional:
     """None, or what the codec inside says."""
 
     def __init__(self, inner: Codec) -> None:
-        self._inner = inner
+        self.inner = inner
 
     def write(self, value: Value) -> Value:
         """None stays None."""
-        return None if value is None else self._inner.write(value)
+        return None if value is None else self.inner.write(value)
 
     def read(self, value: Value) -> Value:
         """None stays None."""
-        return None if value is None else self._inner.read(value)
+        return None if value is None else self.inner.read(value)
 
 
 class Many:
     """Any number of values of one type: ``tuple[X, ...]``."""
 
     def __init__(self, inner: Codec) -> None:
-        self._inner = inner
+        self.inner = inner
 
     def write(self, value: Value) -> Value:
         """A tuple of plain forms."""
-        return self._each(self._inner.write, value)
+        return self._each(self.inner.write, value)
 
     def read(self, value: Value) -> Value:
         """A tuple of values."""
-        return self._each(self._inner.read, value)
+        return self._each(self.inner.read, value)
 
     def _each(self, convert: Callable[[Value], Value], value: Value) -> Value:
         _check_array(value)

@@ -7,18 +7,17 @@ that a record's own functions see what is inside in its newest version always.
 from __future__ import annotations
 
 import dataclasses
-import typing
 from typing import TYPE_CHECKING, Any
 
 from vmmd.errors import ConfigError, SnapshotError
 from vmmd.frozen import dataclass
-from vmmd.state.codec import TAG, Entry, kind_of, named, unpack
+from vmmd.state.codec import TAG, Entry, kind_of, named, schema, unpack
 from vmmd.state.record import Refusal
 from vmmd.state.snapshot import Header, SnapshotFile
 from vmmd.state.versions import CURRENT, version_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
     from vmmd.state.fields import Value
     from vmmd.state.record import Downgrade, Fields, Loss, Upgrade
@@ -247,13 +246,5 @@ def reachable(classes: Iterable[type]) -> dict[str, type]:
         cls = waiting.pop()
         if (kind := kind_of(cls).kind) not in found:
             found[kind] = cls
-            hints = typing.get_type_hints(cls)
-            waiting += (inner for hint in hints.values() for inner in _records_in(hint))
+            waiting += schema(cls).inner
     return found
-
-
-def _records_in(hint: Value) -> Iterator[type]:
-    if hasattr(hint, "RECORD"):
-        yield hint
-    for argument in typing.get_args(hint):
-        yield from _records_in(argument)

@@ -12,6 +12,7 @@ from vmmd.config import BootSourceConfig, CpuTemplateName, HugePages, MachineCon
 from vmmd.errors import SnapshotError
 from vmmd.resources.boot import BootSource
 from vmmd.state.record import (
+    U8,
     Loss,
     downgrade,
     record,
@@ -37,7 +38,7 @@ class VmInfo:
     A custom CPU template is not named: what it did to the CPU is in the vCPUs.
     """
 
-    vcpu_count: int
+    vcpu_count: U8
     mem_size_mib: int
     smt: bool = False
     cpu_template: str | None = None

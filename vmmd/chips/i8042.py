@@ -7,11 +7,11 @@ keyboard sends them, translated to set 1 if the guest has that turned on.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from vmmd.bus import Access, RegisterPage, Rule
 from vmmd.frozen import dataclass
-from vmmd.state.record import record
+from vmmd.state.record import U8, Length, record
 
 if TYPE_CHECKING:
     from typing import Self
@@ -241,9 +241,9 @@ class I8042:
 class I8042State:
     """The controller's registers; 0 stands for no pending command."""
 
-    control: int = CTR_SYSTEM | CTR_KBDINT
-    output_port: int = OUTPUT_NO_RESET | OUTPUT_A20
-    pending_command: int = 0
-    keyboard_command: int = 0
+    control: U8 = CTR_SYSTEM | CTR_KBDINT
+    output_port: U8 = OUTPUT_NO_RESET | OUTPUT_A20
+    pending_command: U8 = 0
+    keyboard_command: U8 = 0
     last_was_command: bool = False
-    buffer: bytes = b""
+    buffer: Annotated[bytes, Length(0, BUFFER_SIZE)] = b""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from vmmd.boot.layout import S5_SLEEP_TYPE, SLEEP_ENABLE
 from vmmd.bus import RegisterPage
 from vmmd.frozen import dataclass
-from vmmd.state.record import record
+from vmmd.state.record import U8, record
 
 if TYPE_CHECKING:
     from typing import Self
@@ -92,4 +92,4 @@ class Power:
 class PowerState:
     """The sleep control register."""
 
-    sleep_control: int = 0
+    sleep_control: U8 = 0

@@ -17,11 +17,11 @@ level was 1; parity, stop bits, break and the divisor are kept and mean nothing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from vmmd.bus import Access, RegisterPage, Rule
 from vmmd.frozen import dataclass
-from vmmd.state.record import record
+from vmmd.state.record import U8, Length, record
 
 if TYPE_CHECKING:
     from typing import Self
@@ -313,13 +313,13 @@ class Serial:
 class SerialState:
     """The UART's registers and what it has received; the default is a cold one."""
 
-    baud_divisor_low: int = 12
-    baud_divisor_high: int = 0
-    interrupt_enable: int = 0
-    fifo_control: int = 0
-    line_control: int = LCR_8N1
-    modem_control: int = MCR_OUT2
-    scratch: int = 0
+    baud_divisor_low: U8 = 12
+    baud_divisor_high: U8 = 0
+    interrupt_enable: U8 = 0
+    fifo_control: U8 = 0
+    line_control: U8 = LCR_8N1
+    modem_control: U8 = MCR_OUT2
+    scratch: U8 = 0
     overrun: bool = False
     transmitter_interrupt: bool = False
-    in_buffer: bytes = b""
+    in_buffer: Annotated[bytes, Length(0, FIFO_CAPACITY)] = b""

@@ -124,7 +124,7 @@ _COLD_PAGE = VmClockPage()
 class VmClockState:
     """The guest-physical address of the page, the interrupt, and what it says."""
 
-    gsi: int
+    gsi: U32
     guest_address: int = layout.VMCLOCK
     inner: VmClockPage = _COLD_PAGE
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from vmmd.boot import layout
 from vmmd.chips.acpi_place import Place
-from vmmd.state.record import record
+from vmmd.state.record import U32, record
 
 if TYPE_CHECKING:
     from typing import Self
@@ -52,7 +52,7 @@ class VmGenId:
 class VmGenIdState:
     """The guest-physical address of the bytes, and the interrupt."""
 
-    gsi: int
+    gsi: U32
     address: int = layout.VMGENID
 
     def check(self) -> None:

@@ -41,14 +41,14 @@ _XCRS_SIZE = 392
 class Fpu:
     """``struct kvm_fpu``, 416 bytes; what XSAVE holds is not read from here."""
 
-    fpr: bytes = bytes(128)
+    fpr: Annotated[bytes, Length(128, 128)] = bytes(128)
     fcw: U16 = FCW_RESET
     fsw: U16 = 0
     ftwx: U8 = 0
     last_opcode: U16 = 0
     last_ip: int = 0
     last_dp: int = 0
-    xmm: bytes = bytes(256)
+    xmm: Annotated[bytes, Length(256, 256)] = bytes(256)
     mxcsr: U32 = MXCSR_RESET
 
     def pack(self) -> bytes:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from vmmd.bus import PAGE_SIZE, RegisterPage, Space, Window
 from vmmd.errors import GuestError, HostError, SnapshotError
 from vmmd.frozen import dataclass
-from vmmd.state.record import record
+from vmmd.state.record import U32, record
 from vmmd.virtio import registers as reg
 from vmmd.virtio.config_space import ConfigSpace
 from vmmd.virtio.device import (
@@ -360,13 +360,13 @@ class MmioState:
     failed. Rings of a device that was not started have never been used.
     """
 
-    status: int = 0
-    device_features_sel: int = 0
-    driver_features_sel: int = 0
+    status: U32 = 0
+    device_features_sel: U32 = 0
+    driver_features_sel: U32 = 0
     driver_features: int = 0
-    queue_sel: int = 0
-    interrupt_status: int = 0
-    config_generation: int = 0
+    queue_sel: U32 = 0
+    interrupt_status: U32 = 0
+    config_generation: U32 = 0
     activated: bool = False
     queues: tuple[RingState, ...] = ()
 

@@ -14,6 +14,7 @@ from vmmd._native import ffi, lib
 from vmmd.errors import GuestError, SnapshotError
 from vmmd.state.record import (
     NOTIFICATION_SUPPRESSION,
+    U16,
     Loss,
     Refusal,
     downgrade,
@@ -240,17 +241,17 @@ class RingState:
     """A queue; off unless ``ready``. Indices are free-running u16."""
 
     ready: bool = False
-    size: int = 0
+    size: U16 = 0
     desc: int = 0
     avail: int = 0
     used: int = 0
     event_idx: bool = False
-    next_avail: int = 0
-    next_used: int = 0
-    signalled_used: int = 0
+    next_avail: U16 = 0
+    next_used: U16 = 0
+    signalled_used: U16 = 0
     signalled_valid: bool = False
     broken: bool = False
-    in_flight: tuple[int, ...] = ()
+    in_flight: tuple[U16, ...] = ()
 
     def __post_init__(self) -> None:
         """SnapshotError naming the field that is out of range."""

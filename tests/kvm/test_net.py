@@ -14,6 +14,7 @@ import trio
 from tests.helpers.driver import RingLayout
 from tests.helpers.flat import DATA
 from tests.helpers.network import own_network, set_up, wire
+from tests.helpers.nic import needs_root
 from tests.helpers.vcpus import DONE, MMIO, Machine, Setup, machine
 from vmmd.bus import RegisterPage
 from vmmd.loop.eventfd import EventFd
@@ -26,6 +27,8 @@ from vmmd.virtio.ring import Ring
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+pytestmark = needs_root
 
 QUEUE, BUFFER = 256, 2048
 RX, TX = RingLayout.at(DATA, QUEUE), RingLayout.at(DATA + 0x4000, QUEUE)

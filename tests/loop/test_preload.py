@@ -23,7 +23,7 @@ async def main():
     server = Server()
     server.answered_once = trio.Event()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(preload.preload, server)
+        nursery.start_soon(preload.preload, server, lambda: sys.argv[2] == "yes")
         await trio.testing.wait_all_tasks_blocked()
         print("vmmd.loop.start" in sys.modules)
         if sys.argv[1] == "answer":
@@ -33,22 +33,30 @@ async def main():
             clock.jump(preload.IDLE_S)
             await trio.testing.wait_all_tasks_blocked()
         print("vmmd.loop.start" in sys.modules)
+        print("vmmd.loop.snapshot_load" in sys.modules)
+        clock.jump(preload.IDLE_S)
+        await trio.testing.wait_all_tasks_blocked()
+        print("vmmd.loop.snapshot_load" in sys.modules)
 
 clock = trio.testing.MockClock()
 trio.run(main, clock=clock)
 """
 
 
+@pytest.mark.parametrize("configured", ["yes", "no"])
 @pytest.mark.parametrize("after", ["answer", "idling"])
-def test_the_start_is_loaded_after_the_first_answer_or_when_nobody_asks(
-    after: str,
+def test_a_start_is_prepared_first_and_a_load_where_nothing_is_configured(
+    after: str, configured: str
 ) -> None:
     found = subprocess.run(
-        [sys.executable, "-c", LOADED, after],
+        [sys.executable, "-c", LOADED, after, configured],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=True,
         timeout=30,
     )
-    assert found.stdout.split() == ["False", "True"]
+    assert found.stdout.split() == [
+        *("False", "True", "False"),
+        str(configured == "no"),
+    ]

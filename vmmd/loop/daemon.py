@@ -116,7 +116,7 @@ class _Daemon:
             server = Server(self._listener, supervisor, options.logger, limit)
             await nursery.start(server.serve, nursery)
             if options.config_text is None:
-                nursery.start_soon(preload, server)
+                nursery.start_soon(preload, server, lambda: supervisor.boot_path)
         if options.config_text is not None:
             await start_from_file(supervisor, options.config_text)
             supervisor.configured()

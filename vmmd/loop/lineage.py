@@ -5,17 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vmmd.loop.dirty import DirtyUnion
-from vmmd.loop.memory_file import NOWHERE, Origin
+from vmmd.loop.memory_file import NOWHERE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from vmmd.loop.board import Board
+    from vmmd.loop.snapshot_load import Loaded
     from vmmd.state.manifest import MemoryManifest
-
-
-def _nothing() -> None:
-    """Memory came from nowhere."""
 
 
 class Lineage:
@@ -23,21 +18,13 @@ class Lineage:
 
     ``parent_id`` is the snapshot that the next Diff is relative to: the last one
     made, or the one loaded; None: there is none, and a Diff holds all.
-    ``manifest`` is of that one's memory file, None if nobody knows. ``close`` lets
-    go of what memory came from, once the board is closed.
+    ``manifest`` is of that one's memory file, None if nobody knows.
     """
 
-    def __init__(
-        self,
-        board: Board,
-        origin: Origin = NOWHERE,
-        parent_id: str | None = None,
-        close: Callable[[], None] = _nothing,
-    ) -> None:
-        self.origin = origin
-        self.parent_id = parent_id
-        self.close = close
-        self.manifest = None if origin.base is None else origin.base.manifest
+    def __init__(self, board: Board, loaded: Loaded | None = None) -> None:
+        self.origin = NOWHERE if loaded is None else loaded.origin
+        self.parent_id = None if loaded is None else loaded.snapshot_id
+        self.manifest = None if self.origin.base is None else self.origin.base.manifest
         log = board.vm.get_dirty_log if board.tracks_dirty_pages else None
         self.dirty = DirtyUnion(board.machine.memory, log)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import trio
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
     from typing import Protocol
 
     class Answering(Protocol):
@@ -24,21 +25,29 @@ if TYPE_CHECKING:
 
 IDLE_S = 0.05
 """Nobody asks anything: load it now. Ends every timer of an idle process."""
-_MODULES = ("vmmd.loop.start",)
+_OF_A_START = ("vmmd.loop.start",)
+_OF_A_LOAD = ("vmmd.loop.snapshots",)
 
 
-async def preload(server: Answering) -> None:
-    """Wait for the first answer, or for nobody to ask, then load it all."""
+async def preload(server: Answering, configured: Callable[[], bool]) -> None:
+    """Wait for the first answer, or for nobody to ask, then load what a start needs.
+
+    And if nothing is ``configured`` some time after, what a load of a snapshot
+    needs: a process that boots shall not pay for that in memory.
+    """
     with trio.move_on_after(IDLE_S):
         await server.answered_once.wait()
-    load()
+    load(_OF_A_START)
+    await trio.sleep(IDLE_S)
+    if not configured():
+        load(_OF_A_LOAD)
 
 
-def load() -> None:
-    """Import what a start imports; the collector need not look at it."""
+def load(modules: Iterable[str] = _OF_A_START) -> None:
+    """Import modules that will be needed; the collector need not look at them."""
     gc.disable()
     try:
-        for name in _MODULES:
+        for name in modules:
             import_module(name)
         gc.freeze()
     finally:

@@ -12,8 +12,6 @@ from vmmd import actions as a
 from vmmd.config import SnapshotType
 from vmmd.errors import ConfigError, ExitError, HostError
 from vmmd.lifecycle import Phase
-from vmmd.loop.lineage import Lineage
-from vmmd.loop.snapshot_create import Source, Watch, create
 from vmmd.loop.snapshot_load import NOT_ALLOWED, load
 
 if TYPE_CHECKING:
@@ -39,13 +37,20 @@ async def perform(
 
 
 async def _create(supervisor: Supervisor, params: SnapshotCreateParams) -> None:
+    from vmmd.loop.lineage import Lineage
+    from vmmd.loop.snapshot_create import (  # a load does not need them
+        Source,
+        Watch,
+        create,
+    )
+
     log = supervisor.options.logger.channel("main", "vmmd::snapshot")
     if params.snapshot_type is SnapshotType.DIFF:
         log.warn(_DIFF_PREVIEW)
     started_ns = time.monotonic_ns()
     board = supervisor.running()
     if supervisor.lineage is None:
-        supervisor.lineage = Lineage(board)
+        supervisor.lineage = Lineage(board, supervisor.loaded)
     paused = supervisor.phase is Phase.PAUSED
     source = Source(board, supervisor.resources, supervisor.lineage, paused)
     try:
@@ -68,9 +73,7 @@ async def _load(supervisor: Supervisor, params: SnapshotLoadParams) -> None:
     try:
         loaded = await load(params, log.warn)
         supervisor.resources = loaded.resources
-        supervisor.lineage = Lineage(
-            loaded.board, loaded.origin, loaded.snapshot_id, loaded.close
-        )
+        supervisor.loaded = loaded
         await supervisor.adopt(loaded.board)
     except (ConfigError, HostError) as error:
         supervisor.fail(

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from vmmd.loop.disk import Disk
     from vmmd.loop.lineage import Lineage
     from vmmd.loop.options import Options
+    from vmmd.loop.snapshot_load import Loaded
     from vmmd.resources.drives import Drive
 
 DEATH_REPORT_DEADLINE_S = 1.0
@@ -70,6 +71,7 @@ class Supervisor:
         self.boot_path = False
         """Whether something was to be configured that a snapshot would bring along."""
         self.failure: ExitError | None = None
+        self.loaded: Loaded | None = None
         self.lineage: Lineage | None = None
         self.log = options.logger.channel("main", "vmmd::supervisor")
         self._vmm_log = options.logger.channel("main", "vmm")
@@ -253,8 +255,8 @@ class Supervisor:
             self.log.error(f"Data of a drive may be lost: {error}")
         for file in self.resources.files():
             file.close()
-        if self.lineage is not None:
-            self.lineage.close()
+        if self.loaded is not None:
+            self.loaded.close()
         return not lost
 
     async def _report_death(self, board: Board) -> None:

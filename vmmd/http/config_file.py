@@ -39,11 +39,13 @@ def _json_fault(fault: SerdeFault) -> ResourceFault:
     return ResourceFault("json", RustError(str(fault), fault.debug))
 
 
-def steps(config: c.VmmConfig) -> tuple[a.Action, ...]:
+def steps(
+    config: c.VmmConfig, metadata: a.PutMmds | None = None
+) -> tuple[a.Action, ...]:
     """The actions that a configuration is, in the order in which they are done.
 
     A ``cpu-config`` that is a path is the caller's to read and is not among them:
-    it comes before the boot source. ``--metadata`` comes before ``mmds-config``.
+    it comes before the boot source. ``metadata``: what ``--metadata`` asks for.
     """
     template = config.cpu_config
     inline = None if isinstance(template, str) else template
@@ -57,11 +59,16 @@ def steps(config: c.VmmConfig) -> tuple[a.Action, ...]:
         *(a.PutNetworkInterface(net) for net in config.network_interfaces),
         *_one(a.PutVsock, config.vsock),
         *_one(a.PutBalloon, config.balloon),
+        *_one(_same, metadata),
         *_one(a.PutMmdsConfig, config.mmds_config),
         *_one(a.PutEntropy, config.entropy),
         *(a.PutPmem(pmem) for pmem in config.pmem_devices),
         *_one(a.PutMemoryHotplug, config.memory_hotplug),
     )
+
+
+def _same(action: a.Action) -> a.Action:
+    return action
 
 
 def _one(action: Callable[[T], a.Action], value: T | None) -> tuple[a.Action, ...]:

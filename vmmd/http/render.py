@@ -94,7 +94,7 @@ def vm_config(resources: VmResources) -> Answer:
             "logger": None,
             "machine-config": _machine(resources.machine),
             "metrics": None,
-            "mmds-config": None,
+            "mmds-config": plain(resources.mmds),
             "network-interfaces": [plain(net.config) for net in resources.nets],
             "vsock": None,
             "entropy": plain(resources.entropy),

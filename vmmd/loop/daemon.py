@@ -18,7 +18,7 @@ import trio
 
 from vmmd.errors import ExitError
 from vmmd.loop import notify
-from vmmd.loop.from_file import start_from_file
+from vmmd.loop.from_file import fill_metadata, start_from_file
 from vmmd.loop.preload import preload
 from vmmd.loop.server import Server
 from vmmd.loop.signals import EXIT_CODES, SIGPIPE, log_signal
@@ -119,7 +119,9 @@ class _Daemon:
                 nursery.start_soon(preload, server, lambda: supervisor.boot_path)
         if options.config_text is not None:
             await start_from_file(supervisor, options.config_text)
-            supervisor.configured()
+        else:
+            fill_metadata(supervisor)
+        supervisor.configured()
         notify.ready("the API is served" if server else "running")
         return server
 

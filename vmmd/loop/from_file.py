@@ -28,11 +28,12 @@ async def start_from_file(supervisor: Supervisor, text: str) -> None:
     ExitError with the text and exit code of Firecracker for what cannot be.
     """
     with_api = supervisor.options.api_enabled
+    metadata = _metadata(supervisor)
     try:
         config = parse_config(text.encode())
         if isinstance(config.cpu_config, str):
             _read_template(config.cpu_config)
-        for action in steps(config):
+        for action in steps(config, metadata):
             _take(supervisor, action)
     except ResourceFault as fault:
         inner = f"ParseFromJson({fault.debug})"
@@ -51,10 +52,40 @@ async def start_from_file(supervisor: Supervisor, text: str) -> None:
     supervisor.log.info(_STARTED)
 
 
+def fill_metadata(supervisor: Supervisor) -> None:
+    """Fill the store from the file of ``--metadata`` where there is no config file.
+
+    ExitError, as above.
+    """
+    if (contents := _metadata(supervisor)) is None:
+        return
+    try:
+        supervisor.metadata().fill(contents)
+    except ResourceFault as fault:
+        reason = fault.file_text.removeprefix("MMDS error: ")
+        raise ExitError(
+            "RunWithApiError error: Failed to build MicroVM: Populating MMDS from file "
+            f"failed: {reason}..",
+            f"RunWithApi(BuildMicroVmError(Populate{fault.debug}))",
+        ) from fault
+
+
+def _metadata(supervisor: Supervisor) -> a.PutMmds | None:
+    """What the file of ``--metadata`` asks for."""
+    if (text := supervisor.options.metadata_text) is None:
+        return None
+    from vmmd.loop.metadata import contents_of
+
+    return contents_of(text)
+
+
 def _take(supervisor: Supervisor, action: a.Action) -> None:
     """One step. What is not built yet is checked as far as it can be first."""
     if isinstance(action, a.PutLogger):
         supervisor.update_logger(action.config)
+        return
+    if isinstance(action, a.PutMmds):
+        supervisor.metadata().fill(action)
         return
     refused = not_built(action)
     if refused is None or isinstance(action, _CHECKED):

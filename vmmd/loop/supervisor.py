@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from vmmd.loop.board import Board
     from vmmd.loop.disk import Disk
     from vmmd.loop.lineage import Lineage
+    from vmmd.loop.metadata import Metadata
     from vmmd.loop.options import Options
     from vmmd.loop.snapshot_load import Loaded
     from vmmd.resources.drives import Drive
@@ -77,7 +78,8 @@ class Supervisor:
         self._vmm_log = options.logger.channel("main", "vmm")
         self._started = trio.Event()
         self._configured = trio.Event()
-        if options.config_text is None:
+        self._metadata: Metadata | None = None
+        if options.config_text is None and options.metadata_text is None:
             self._configured.set()
         self._stopping = trio.Lock()
 
@@ -93,6 +95,12 @@ class Supervisor:
         self.boot_path |= type(action) in BOOT_PATH
         if (text := refusal(self.phase, action)) is not None:
             raise ConfigError(text)
+        if (answer := await self._answer(action)) is None:
+            await self._change(action)
+        return answer or a.NO_CONTENT
+
+    async def _answer(self, action: a.Action) -> a.Answer | None:
+        """What a read comes to, and all that is about metadata; None: a change."""
         match action:
             case a.GetInstanceInfo():
                 return render.instance_info(self._info())
@@ -104,9 +112,11 @@ class Supervisor:
                 return render.vm_config(self.resources)
             case a.GetState():
                 return a.Answer(200, await self._state())
+            case a.GetMmds() | a.PutMmds() | a.PatchMmds():
+                served = self.board is None or self.resources.mmds is not None
+                return self.metadata().perform(action, served=served)
             case _:
-                await self._change(action)
-        return a.NO_CONTENT
+                return None
 
     async def _change(self, action: a.Action) -> None:
         match action:
@@ -152,6 +162,10 @@ class Supervisor:
     def _configured_by(self, action: a.Action) -> VmResources:
         if isinstance(action, a.PutNetworkInterface):
             return self._with_net(action.config)
+        if isinstance(action, a.PutMmdsConfig):
+            from vmmd.resources.mmds import put_mmds  # few machines have one
+
+            return put_mmds(self.resources, action.config)
         drive = isinstance(action, a.PutDrive)
         opener = HostFile.open_disk if drive else HostFile.open
         return apply(self.resources, action, opener)
@@ -166,6 +180,14 @@ class Supervisor:
             if fault.hint:
                 self.log.warn(fault.hint)
             raise
+
+    def metadata(self) -> Metadata:
+        """The metadata service, made when it is first asked for."""
+        if self._metadata is None:
+            from vmmd.loop.metadata import Metadata  # likewise
+
+            self._metadata = Metadata(self.options)
+        return self._metadata
 
     def configured(self) -> None:
         """The config file is done with: requests are carried out from now on."""
@@ -192,6 +214,8 @@ class Supervisor:
 
         ConfigError if the host has no more threads; the board is closed then.
         """
+        if self.resources.mmds is not None:
+            self.metadata().attach(board, self.resources.mmds)
         try:
             await board.serve(self.nursery)
         except HostError as error:

@@ -36,6 +36,7 @@ _AREAS = {
     "machine": ("Machine config error: ", "VM config error: ", "MachineConfig"),
     "metrics": ("Metrics error: ", "Metrics error: ", "Metrics"),
     "mmds": ("MMMDS config error: ", "MMDS config error: ", "MmdsConfig"),
+    "mmds-data": ("MMDS error: ", "MMDS error: ", "Mmds"),
     "net": ("Network config error: ", "Network device error: ", "NetDevice"),
     "pmem": ("Pmem config error: ", "Pmem device error: ", "PmemConfig"),
     "vsock": ("Vsock config error: ", "Vsock device error: ", "VsockDevice"),

@@ -13,6 +13,7 @@ from vmmd.rust import debug_str, io_error, io_error_debug
 
 from .fault import OpenedFile, ResourceFault, RustError
 from .limiters import effective_limiter, merge_limiter
+from .mmds import without_interface
 
 if TYPE_CHECKING:
     from vmmd.config import NetworkInterfaceConfig, NetworkInterfaceUpdate
@@ -90,7 +91,8 @@ def put_net(
 ) -> VmResources:
     """The configuration with one interface more, or one replaced: the step of
     ``PUT /network-interfaces/{id}``. Raises ResourceFault and changes nothing."""
-    return replace(now, nets=insert_net(now.nets, config, opener))
+    nets = insert_net(now.nets, config, opener)
+    return replace(now, nets=nets, mmds=without_interface(now.mmds, config.iface_id))
 
 
 def insert_net(

@@ -17,6 +17,7 @@ from vmmd.config import (
     EntropyConfig,
     MachineConfig,
     MemoryHotplugConfig,
+    MmdsConfig,
     PmemConfig,
     SerialConfig,
 )
@@ -55,6 +56,7 @@ class VmResources:
     pmem: tuple[PmemConfig, ...] = ()
     memory_hotplug: MemoryHotplugConfig | None = None
     serial: SerialConfig = _SERIAL
+    mmds: MmdsConfig | None = None
 
     def files(self) -> tuple[OpenedFile, ...]:
         """Every open file of the configuration."""

@@ -1,4 +1,4 @@
-"""Interfaces: limits, offloads, the metadata service, how one is made."""
+"""Interfaces: limits, offloads, how one is made."""
 
 from __future__ import annotations
 
@@ -6,19 +6,15 @@ import ctypes
 import fcntl
 import os
 import struct
-from collections import deque
-from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 import trio.testing
 
-from tests.helpers.net_model import HEADER, NetRig, frame
+from tests.helpers.net_model import frame
 from tests.helpers.network import delete
 from tests.helpers.nic import (
-    BUFFER,
     TAP,
     SocketTap,
     guest_on,
@@ -33,7 +29,7 @@ from vmmd.config import (
 )
 from vmmd.errors import HostError
 from vmmd.limiter import cold
-from vmmd.loop.net import DETOURS_A_LOOK, cold_state, nic
+from vmmd.loop.net import cold_state, nic
 from vmmd.resources.nets import Net
 from vmmd.virtio.net import Feature, NetState, Offload
 
@@ -43,7 +39,6 @@ if TYPE_CHECKING:
     from tests.helpers.nic import Host
 
 SIOCETHTOOL, ETHTOOL_GTSO = 0x8946, 0x1E
-MMDS = bytes((169, 254, 169, 254))
 
 
 @pytest.fixture
@@ -137,6 +132,31 @@ async def test_the_kernel_is_told_what_the_driver_takes(host: Host) -> None:
     await guest.close()
 
 
+@needs_root
+async def test_a_driver_may_come_and_go_when_the_tap_is_gone(host: Host) -> None:
+    async with pumped(host.tap.duplicate()) as guest:
+        delete(TAP)
+        guest.nic.device.reset()
+        guest.rig.activate(int(Feature.GUEST_CSUM))
+        guest.send(1)
+        await guest.until(sent=1)
+        assert len(guest.lines) == 1
+
+
+async def test_a_tap_that_refuses_offloads_fails_the_activation() -> None:
+    class Refusing(SocketTap):
+        exists = True
+
+        def set_offloads(self, offloads: int) -> None:
+            if offloads:
+                raise HostError("TUNSETOFFLOAD")
+
+    guest = guest_on(Refusing())
+    with pytest.raises(HostError):
+        guest.rig.activate(int(Feature.GUEST_CSUM))
+    await guest.close()
+
+
 async def test_a_ring_that_breaks_the_rules_is_told_of_once() -> None:
     async with pumped(SocketTap()) as guest:
         guest.rig.tx.poke_avail_idx(500)
@@ -147,87 +167,6 @@ async def test_a_ring_that_breaks_the_rules_is_told_of_once() -> None:
         (line,) = guest.lines
         assert line.startswith("net eth0: ")
         assert line.endswith("; needs a reset")
-
-
-@dataclass
-class Service:
-    """Answers each frame with its own bytes, now or ``delay_ns`` later."""
-
-    delay_ns: int = 0
-    taken: list[bytes] = field(default_factory=list)
-    replies: deque[bytes] = field(default_factory=deque)
-    due_ns: int | None = None
-
-    def receive(self, data: bytes, now_ns: int) -> None:
-        self.taken.append(data)
-        if self.delay_ns:
-            self.due_ns = now_ns + self.delay_ns
-        else:
-            self.replies.append(data)
-
-    def take(self) -> bytes | None:
-        return self.replies.popleft() if self.replies else None
-
-    def timeout_ns(self, now_ns: int) -> int | None:
-        return None if self.due_ns is None else max(0, self.due_ns - now_ns)
-
-    def tick(self, now_ns: int) -> None:
-        if self.due_ns is not None and now_ns >= self.due_ns:
-            self.due_ns = None
-            self.replies.extend(self.taken)
-
-
-def arp(target: bytes) -> bytes:
-    """A question for an address, 28 bytes with a header of 12 in front."""
-    body = b"\0\1\x08\0\6\4\0\1" + b"\2" + bytes(5) + bytes(10) + target
-    return frame(body + bytes(18), kind=0x0806)
-
-
-async def test_frames_for_the_service_are_answered_by_it() -> None:
-    pair = SocketTap()
-    async with pumped(pair) as guest:
-        service = Service()
-        guest.nic.answer_by(service, MMDS)
-        question = arp(MMDS)
-        guest.rig.offer(1, 2048, BUFFER)
-        for i, data in enumerate((question, question, frame(b"o" * 50))):
-            guest.rig.send(data, NetRig.DATA + i * 256)
-        guest.kick.signal()
-        await guest.until(sent=3, received=1)
-        assert pair.far.recv(4096) == frame(b"o" * 50)
-        assert service.taken == [question[HEADER:]] * 2
-        assert guest.received(1) == [question[HEADER:].rstrip(b"\0")]
-        guest.rig.offer(1, 2048, BUFFER + 2048)
-        guest.kick.signal()  # the second answer waits for a buffer
-        await guest.until(received=2)
-        guest.nic.answer_by(None, None)
-        guest.rig.send(question)
-        guest.kick.signal()
-        await guest.until(sent=4)
-        assert pair.far.recv(4096) == question
-
-
-async def test_the_service_answers_when_its_time_has_come() -> None:
-    async with pumped(SocketTap()) as guest:
-        guest.nic.answer_by(Service(delay_ns=5_000_000), MMDS)
-        guest.offer(1)
-        guest.rig.send(arp(MMDS))
-        guest.kick.signal()
-        await guest.until(sent=1, received=1)
-
-
-async def test_a_guest_that_floods_the_service_does_not_hold_the_loop() -> None:
-    async with pumped(SocketTap()) as guest:
-        service = Service()
-        guest.nic.answer_by(service, MMDS)
-        while len(guest.rig.tx.free):
-            guest.rig.send(arp(MMDS))
-        guest.kick.signal()
-        seen = [0]
-        while guest.rig.tx.used_index() < 64:
-            await trio.lowlevel.checkpoint()
-            seen.append(len(service.taken))
-        assert max(b - a for a, b in pairwise(seen)) <= 2 * DETOURS_A_LOOK
 
 
 def config(mac: str | None = None) -> NetworkInterfaceConfig:
@@ -258,7 +197,7 @@ async def test_a_pump_has_a_descriptor_of_its_own(host: Host) -> None:
     gone = host.tap.duplicate()
     delete(TAP)
     before = len(os.listdir("/proc/self/fd"))
-    with pytest.raises(HostError, match="TUNSETOFFLOAD t0"):
+    with pytest.raises(HostError, match="tap t0: it was deleted"):
         nic(Net(config(), gone), None, lines.append)
     assert len(os.listdir("/proc/self/fd")) == before
     gone.close()

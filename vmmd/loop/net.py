@@ -11,9 +11,8 @@ from __future__ import annotations
 import errno
 import math
 import os
-import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -27,26 +26,11 @@ if TYPE_CHECKING:
 
     from vmmd.config import NetworkInterfaceConfig, RateLimiterConfig
     from vmmd.limiter import LimiterState
+    from vmmd.loop.detour import Detour, Responder
     from vmmd.loop.eventfd import EventFd
     from vmmd.loop.pump import Transport
     from vmmd.loop.throttle import Throttle
     from vmmd.resources.nets import Net
-
-    class Responder(Protocol):
-        """What answers frames in the tap's place (``vmmd.mmds``)."""
-
-        def receive(self, frame: bytes, now_ns: int) -> None:
-            """Take a frame of the guest's."""
-
-        def take(self) -> bytes | None:
-            """The next frame for the guest; None: no more for now."""
-
-        def timeout_ns(self, now_ns: int) -> int | None:
-            """How long until ``tick`` is due; None: not by itself."""
-
-        def tick(self, now_ns: int) -> None:
-            """Do what is due."""
-
 
 DETOURS_A_LOOK = 16  # each costs Python some 30 us, and a look is to take 1 ms
 _NS_PER_S = 1_000_000_000
@@ -68,8 +52,7 @@ class Nic:
         self._rx = self._tx = Stop.EMPTY
         self._rx_throttle: Throttle | None = None
         self._tx_throttle: Throttle | None = None
-        self._responder: Responder | None = None
-        self._reply: bytes | None = None
+        self._detour: Detour | None = None
         self._quiesced = self._serving = self._limited = False
         self._tap_down = self._tap_gone = False
         self._own_signals = 0
@@ -136,8 +119,10 @@ class Nic:
 
     def answer_by(self, responder: Responder | None, ipv4: bytes | None) -> None:
         """Have ``responder`` answer frames for ``ipv4`` in the tap's place."""
-        self._responder, self._reply = responder, None
-        self.device.detour(ipv4)
+        from vmmd.loop.detour import Detour  # few interfaces have one
+
+        self._detour = None if responder is None else Detour(self.device, responder)
+        self.device.detour(None if responder is None else ipv4)
 
     # Tasks: each waits for one thing, then looks
 
@@ -206,11 +191,11 @@ class Nic:
         """Move what can be moved; whether there is more to do at once."""
         if self._quiesced:
             return False
-        if self._responder is not None:
-            self._tick(self._responder)
+        if self._detour is not None:
+            self._detour.tick()
         self._rx = self._receive()
         self._tx = self._transmit()
-        if self._responder is not None or self._rx_throttle or self._tx_throttle:
+        if self._detour is not None or self._rx_throttle or self._tx_throttle:
             self._set_alarm()
         if self._rx is Stop.WOULD_BLOCK and self._read:
             self._read.unpark()
@@ -240,8 +225,8 @@ class Nic:
             stop = self._drain_tx()
             if self._tap_down and not (self._tap_gone or self.device.tap_lost):
                 self._say_up()
-            if stop is Stop.DETOUR:
-                self._answer()
+            if stop is Stop.DETOUR and self._detour is not None:
+                self._detour.answer()
             elif stop is Stop.TAP_ERROR:
                 self._say_down()
             else:
@@ -273,9 +258,14 @@ class Nic:
     def _set_offloads(self) -> None:
         """The driver is ready, or gone: the tap keeps to what it can take.
 
-        HostError fails the activation.
+        HostError fails the activation. A tap that was deleted needs no telling,
+        and the next frame tells of it.
         """
-        self.tap.set_offloads(self.device.offloads())
+        try:
+            self.tap.set_offloads(self.device.offloads())
+        except HostError:
+            if self.tap.exists:
+                raise
         self._ring()
 
     def _say_down(self) -> None:
@@ -293,29 +283,6 @@ class Nic:
         self._tap_down = False
         self._log(f"net {self.device.iface_id}: tap {self.tap.name}: is back")
 
-    # The metadata service
-
-    def _answer(self) -> None:
-        frame = self.device.take_detoured()
-        if self._responder is not None and frame:
-            self._responder.receive(frame, time.monotonic_ns())
-            self._reply_to(self._responder)
-
-    def _tick(self, responder: Responder) -> None:
-        now_ns = time.monotonic_ns()
-        if responder.timeout_ns(now_ns) == 0:
-            responder.tick(now_ns)
-        self._reply_to(responder)
-
-    def _reply_to(self, responder: Responder) -> None:
-        """Give the driver what there is to say, as long as it has buffers."""
-        while True:
-            if self._reply is None:
-                self._reply = responder.take()
-            if self._reply is None or not self.device.deliver(self._reply):
-                return
-            self._reply = None
-
     # Limits and times
 
     def _set_alarm(self) -> None:
@@ -324,10 +291,8 @@ class Nic:
             times.append(self._rx_throttle.deadline())
         if self._tx is Stop.THROTTLED and self._tx_throttle:
             times.append(self._tx_throttle.deadline())
-        if self._responder is not None:
-            wait_ns = self._responder.timeout_ns(time.monotonic_ns())
-            if wait_ns is not None:
-                times.append(trio.current_time() + wait_ns / _NS_PER_S)
+        if self._detour and (wait_ns := self._detour.timeout_ns()) is not None:
+            times.append(trio.current_time() + wait_ns / _NS_PER_S)
         self._alarm.deadline = min(times)
 
     def _take_limiters(self) -> None:
@@ -374,6 +339,8 @@ def nic(net: Net, saved: object, log: Callable[[str], None]) -> Nic:
     """
     if not isinstance(net.tap, Tap):
         raise TypeError("resources hold taps that Tap.open did not open")
+    if not net.tap.exists:
+        raise HostError(f"tap {net.tap.name}: it was deleted since it was named")
     state = saved if isinstance(saved, NetState) else cold_state(net.config)
     tap = net.tap.duplicate()
     try:

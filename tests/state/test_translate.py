@@ -15,7 +15,7 @@ from vmmd.cpu.fpu import Xsave
 from vmmd.cpu.state import VcpuState
 from vmmd.errors import SnapshotError
 from vmmd.state.codec import Entry, pack, unpack
-from vmmd.state.record import Refusal
+from vmmd.state.record import SEMANTIC, Loss, Refusal, record
 from vmmd.state.translate import (
     TranslationError,
     losses,
@@ -24,7 +24,7 @@ from vmmd.state.translate import (
     translate_up,
     upgraded,
 )
-from vmmd.state.versions import RELEASES, version_for
+from vmmd.state.versions import CHANGES, RELEASES, version_for
 from vmmd.virtio.block import BlockState
 from vmmd.virtio.mmio import MmioState
 from vmmd.virtio.net import NetState
@@ -248,6 +248,48 @@ def test_a_file_that_lies_about_its_version_is_told(
         assert str(error).startswith(f"{entry.kind} id: ")  # noqa: PT017 (either may be)
     else:
         assert isinstance(loaded.records[0][1], cls)
+
+
+@record("gadget", 1)
+class Gadget:
+    """A device that came with some release."""
+
+    level: int = 0
+
+
+ABSENT = "Target version does not implement the virtio-gadget device."
+
+
+@pytest.mark.parametrize(
+    ("loss", "kept"),
+    [
+        (Refusal(("level",), ABSENT, SEMANTIC), None),
+        (Loss(("level",), ABSENT), ()),
+        (None, (Entry("gadget", "g", 1, {"level": 3}, optional=True),)),
+    ],
+)
+def test_a_kind_that_the_target_does_not_know(
+    loss: Loss | None, kept: tuple[Entry, ...] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CHANGES, "gadget", ("1.4.0",))
+    if loss is not None:
+        steps = {1: lambda _fields: (None, (loss,))}
+        monkeypatch.setattr(Gadget, "DOWNGRADES", steps, raising=False)
+    entry = pack(Gadget(level=3), "g")
+    assert translate_down(file_of(entry), "1.4.0", [Gadget])[0].entries == (entry,)
+    assert [item.loss for item in losses(file_of(entry), "1.3.0", [Gadget])] == (
+        [] if loss is None else [loss]
+    )
+    if kept is None:
+        with pytest.raises(TranslationError) as caught:
+            translate_down(file_of(entry), "1.3.0", [Gadget])
+        assert str(caught.value) == SERIALIZE + SEMANTIC + ABSENT
+        return
+    older, _ = translate_down(file_of(entry), "1.3.0", [Gadget])
+    assert older.entries == kept
+    assert upgraded(older, [Gadget]).records == (
+        (("g", Gadget(level=3)),) if kept else ()
+    )
 
 
 def test_records_inside_records_are_found() -> None:

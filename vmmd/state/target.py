@@ -15,7 +15,9 @@ from vmmd.state.record import NOTIFICATION_SUPPRESSION
 from vmmd.state.versions import CURRENT, data_version
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+
+    from vmmd.state.codec import Entry
 
 UNKNOWN_VERSION = "Cannot translate microVM version to snapshot data version"
 _EVENT_IDX = 1 << 29  # VIRTIO_RING_F_EVENT_IDX
@@ -58,6 +60,15 @@ def check_target(version: str | None, devices: Sequence[TargetDevice]) -> Target
     if any(_too_new(device, number) for device in devices):
         raise ConfigError(NOTIFICATION_SUPPRESSION)
     return Target(version, given=True)
+
+
+def devices_in(entries: Iterable[Entry]) -> list[TargetDevice]:
+    """The virtio devices of a state file, by their transports' records."""
+    return [
+        TargetDevice(entry.id.partition("/")[0], entry.fields["driver_features"])
+        for entry in entries
+        if entry.kind == "mmio"
+    ]
 
 
 def _too_new(device: TargetDevice, number: int) -> bool:

@@ -102,11 +102,18 @@ def translate_down(
     loss that is refused.
     """
     translated, lost = _downgraded(file, target, classes)
+    if (text := refusal(lost)) is not None:
+        raise TranslationError(text)
+    return translated, lost
+
+
+def refusal(lost: Iterable[Lost]) -> str | None:
+    """Firecracker's text for the first loss that is refused, if there is one."""
     for item in lost:
         if isinstance(item.loss, Refusal):
             prefix = _SERIALIZE + item.loss.layer if item.loss.layer else ""
-            raise TranslationError(prefix + item.loss.text)
-    return translated, lost
+            return prefix + item.loss.text
+    return None
 
 
 def losses(
@@ -119,6 +126,8 @@ def losses(
 def _downgraded(
     file: SnapshotFile, target: str, classes: Iterable[type]
 ) -> tuple[SnapshotFile, tuple[Lost, ...]]:
+    if target == CURRENT:
+        return file, ()
     down = _Down(reachable(classes), target)
     entries = [
         entry if _class_of(down.classes, entry) is None else down.entry(entry)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from vmmd.chips.i8042 import I8042State
 from vmmd.chips.serial import SerialState
 from vmmd.limiter import BucketState, LimiterState
+from vmmd.mmds.service import MmdsState
 from vmmd.state.codec import kind_of
 from vmmd.state.record import IntRange, Length
 from vmmd.virtio.block import BlockState
@@ -151,6 +152,7 @@ _EXAMPLES: dict[type, Any] = {
         initrd_path="/images/initrd",
         boot_args="console=ttyS0",
     ),
+    MmdsState: MmdsState(version="V2", imds_compat=True),
     SerialState: SerialState(
         baud_divisor_low=1,
         interrupt_enable=5,

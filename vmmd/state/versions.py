@@ -60,6 +60,8 @@ CHANGES: dict[str, tuple[str, ...]] = {
     "block": (OLDEST, "0.25.0", "1.0.0"),
     # An address that is optional; mtu.
     "net": (OLDEST, "1.2.0", "1.16.0"),
+    # imds_compat.
+    "mmds": ("1.1.0", "1.13.0"),
     "rate_limiter": (OLDEST,),
     "token_bucket": (OLDEST,),
 }

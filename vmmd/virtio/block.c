@@ -29,15 +29,6 @@ static uint32_t state_of(const struct block_slot *slot)
     return __atomic_load_n(&slot->state, __ATOMIC_ACQUIRE);
 }
 
-static void account(struct block_latency *latency, uint64_t took_ns)
-{
-    if (!latency->sum_ns || took_ns < latency->min_ns)
-        latency->min_ns = took_ns;
-    if (took_ns > latency->max_ns)
-        latency->max_ns = took_ns;
-    latency->sum_ns += took_ns;
-}
-
 static void count_request(struct block *block, const struct block_slot *slot)
 {
     struct block_counters *c = &block->counters;
@@ -46,11 +37,11 @@ static void count_request(struct block *block, const struct block_slot *slot)
     if (slot->type == TYPE_IN) {
         c->reads++;
         c->read_bytes += bytes;
-        account(&c->read_latency, slot->took_ns);
+        pace_account(&c->read_latency, slot->took_ns);
     } else if (slot->type == TYPE_OUT) {
         c->writes++;
         c->write_bytes += bytes;
-        account(&c->write_latency, slot->took_ns);
+        pace_account(&c->write_latency, slot->took_ns);
     } else if (slot->type == TYPE_FLUSH) {
         c->flushes++;
     }

@@ -70,13 +70,7 @@ static enum net_stop go_on_after(struct net *net, int error)
 
 static void note_write(struct net *net, uint64_t took)
 {
-    struct block_latency *latency = &net->counters.tap_write;
-
-    if (!latency->sum_ns || took < latency->min_ns)
-        latency->min_ns = took;
-    if (took > latency->max_ns)
-        latency->max_ns = took;
-    latency->sum_ns += took;
+    pace_account(&net->counters.tap_write, took);
     net->counters.tx_frames++;
     net->counters.tx_bytes += net->chain.readable_len;
     net->tap_lost = 0;

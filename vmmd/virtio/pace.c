@@ -16,6 +16,15 @@ uint64_t pace_clock_ns(void)
     return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
 }
 
+void pace_account(struct block_latency *latency, uint64_t took_ns)
+{
+    if (!latency->sum_ns || took_ns < latency->min_ns)
+        latency->min_ns = took_ns;
+    if (took_ns > latency->max_ns)
+        latency->max_ns = took_ns;
+    latency->sum_ns += took_ns;
+}
+
 int pace_poll(struct ring *ring, uint64_t spin_ns)
 {
     uint64_t end = pace_clock_ns() + spin_ns;

@@ -13,6 +13,9 @@
 
 uint64_t pace_clock_ns(void);
 
+/* One more that took so long: its least, most and sum. */
+void pace_account(struct block_latency *latency, uint64_t took_ns);
+
 /* Whether to wait now, after `served` requests. */
 int pace_worth_it(struct block_habit *habit, uint64_t served);
 void pace_learn(struct block_habit *habit, int hit);

@@ -36,6 +36,7 @@ RANKS = {
     "machine": 3,
     "vm_info": 3,
     "saved": 3,
+    "snapshot_view": 3,
     "http": 3,
     "loop": 4,
     "client": 5,

@@ -15,6 +15,7 @@ from vmmd import FIRECRACKER_VERSION, __version__
 
 COMMANDS = {
     "run": "boot one microVM in the foreground, its console on this terminal",
+    "snapshot": "make snapshots, look at them, translate, merge and check them",
     "doctor": "say what this host can do and what to do about what is missing",
 }
 _USAGE_EXIT_CODE = 2

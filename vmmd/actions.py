@@ -59,6 +59,16 @@ class GetState:
 
 
 @dataclass(frozen=True, slots=True)
+class GetSnapshotTargets:
+    """``GET /vmmd/snapshot/targets``: releases that a snapshot could be for now."""
+
+
+@dataclass(frozen=True, slots=True)
+class GetSnapshotProgress:
+    """``GET /vmmd/snapshot/progress``: how far the create is that is under way."""
+
+
+@dataclass(frozen=True, slots=True)
 class GetMachineConfig:
     """``GET /machine-config``."""
 
@@ -314,6 +324,8 @@ Action: TypeAlias = (
     GetInstanceInfo
     | GetVersion
     | GetState
+    | GetSnapshotTargets
+    | GetSnapshotProgress
     | GetMachineConfig
     | GetVmConfig
     | GetBalloon
@@ -360,6 +372,8 @@ READS: frozenset[type] = frozenset(
         GetInstanceInfo,
         GetVersion,
         GetState,
+        GetSnapshotTargets,
+        GetSnapshotProgress,
         GetMachineConfig,
         GetVmConfig,
         GetBalloon,

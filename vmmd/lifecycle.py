@@ -29,6 +29,8 @@ LEGAL: dict[type, frozenset[Phase]] = {
     a.GetInstanceInfo: _ANY,
     a.GetVersion: _ANY,
     a.GetState: _POST,
+    a.GetSnapshotTargets: _POST,
+    a.GetSnapshotProgress: _POST,
     a.GetMachineConfig: _ANY,
     a.GetVmConfig: _ANY,
     a.GetBalloon: _ANY,

@@ -20,6 +20,8 @@ NO_BODY = {
     ("GET", "//"): a.GetInstanceInfo(),
     ("GET", "/version"): a.GetVersion(),
     ("GET", "/vmmd/state"): a.GetState(),
+    ("GET", "/vmmd/snapshot/targets"): a.GetSnapshotTargets(),
+    ("GET", "/vmmd/snapshot/progress"): a.GetSnapshotProgress(),
     ("GET", "//version"): a.GetVersion(),
     ("GET", "/version/"): a.GetVersion(),
     ("GET", "/version/more"): a.GetVersion(),

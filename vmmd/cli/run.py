@@ -13,16 +13,21 @@ from vmmd.errors import ExitError, VmmdError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from vmmd.config import SnapshotLoadParams
     from vmmd.loop.options import Options
 
 DEFAULT_CMDLINE = "console=ttyS0 panic=1"
 _SIZE = re.compile(r"(\d+)\s*([mg])(?:i?b)?", re.IGNORECASE)
+_USAGE_EXIT_CODE = 2
 _UNIT_MIB = {"m": 1, "g": 1024}
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; the exit code is the guest's end's (0: it powered off)."""
     arguments = _parser().parse_args(argv)
+    if (text := _misused(arguments)) is not None:
+        print(f"vmmd run: {text}", file=sys.stderr)
+        return _USAGE_EXIT_CODE
     from vmmd.loop.daemon import run
 
     listener = None
@@ -52,16 +57,22 @@ def _plain(error: ExitError) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="vmmd run",
-        description="Boot one microVM in the foreground, with its console.",
+        description="Boot one microVM in the foreground, or go on from a snapshot of "
+        "one, with its console.",
     )
-    parser.add_argument("--kernel", required=True, help="vmlinux (ELF) or bzImage")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--kernel", help="vmlinux (ELF) or bzImage")
+    what.add_argument(
+        "--restore", metavar="DIR", help="go on from the snapshot in DIR instead"
+    )
     parser.add_argument("--initrd", help="initial RAM file system")
     parser.add_argument(
         "--drive",
         action="append",
         default=[],
         metavar="PATH[,ro]",
-        help="a disk image or block device; repeat for more",
+        help="a disk image or block device; repeat for more; with --restore ID=PATH: "
+        "where that drive is now",
     )
     parser.add_argument("--root", action="store_true", help="boot from the first drive")
     parser.add_argument("--mem", type=_mem_size_mib, default=256, metavar="256M")
@@ -72,7 +83,29 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--api-sock", help="serve the API there too")
     parser.add_argument("--log-path", default="/dev/null", help="default: no log")
     parser.add_argument("--boot-timer", action="store_true", help="log the boot time")
+    parser.add_argument(
+        "--track-dirty-pages", action="store_true", help="for snapshots that are diffs"
+    )
+    _add_restore(parser.add_argument_group("with --restore"))
     return parser
+
+
+def _add_restore(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--no-resume", action="store_true", help="stay paused until the API resumes it"
+    )
+    group.add_argument(
+        "--tap",
+        action="append",
+        default=[],
+        metavar="IFACE=DEV",
+        help="the tap of that interface now",
+    )
+    group.add_argument(
+        "--clock-realtime",
+        action="store_true",
+        help="let the guest's clock catch up with the time that it was not there",
+    )
 
 
 def _mem_size_mib(text: str) -> int:
@@ -95,7 +128,7 @@ def _options(arguments: argparse.Namespace) -> Options:
         instance_id=logger.instance_id,
         api_sock=arguments.api_sock or "",
         api_enabled=False,
-        config_text=json.dumps(_config(arguments)),
+        config_text=None if arguments.restore else json.dumps(_config(arguments)),
         metadata_text=None,
         metrics_path=None,
         boot_timer=arguments.boot_timer,
@@ -105,6 +138,44 @@ def _options(arguments: argparse.Namespace) -> Options:
         start_time_us=None,
         start_time_cpu_us=None,
         parent_cpu_time_us=None,
+        restore=_snapshot(arguments) if arguments.restore else None,
+    )
+
+
+def _misused(arguments: argparse.Namespace) -> str | None:
+    """What does not go together, and the way out."""
+    if arguments.restore:
+        for option, given in (("drive", "ID=PATH"), ("tap", "IFACE=DEV")):
+            for text in getattr(arguments, option):
+                if "=" not in text:
+                    return f"--{option} {text}: with --restore give {given}"
+    elif arguments.tap or arguments.no_resume or arguments.clock_realtime:
+        return "--tap, --no-resume and --clock-realtime are of --restore DIR"
+    if arguments.no_resume and arguments.api_sock is None:
+        return "--no-resume: give --api-sock too, else nothing can resume the guest"
+    return None
+
+
+def _snapshot(arguments: argparse.Namespace) -> SnapshotLoadParams:
+    """The snapshot to go on from, and what is elsewhere now."""
+    from vmmd import config as c
+    from vmmd.cli.snapshot.files import folder, load
+
+    files = folder(arguments.restore)
+    load(files.state)  # says the way out where the load itself says Firecracker's text
+    drives, taps = (
+        [text.split("=", 1) for text in texts]
+        for texts in (arguments.drive, arguments.tap)
+    )
+    return c.SnapshotLoadParams(
+        snapshot_path=files.state,
+        mem_backend=c.MemBackendConfig(files.memory, c.MemBackendType.FILE),
+        track_dirty_pages=arguments.track_dirty_pages,
+        resume_vm=not arguments.no_resume,
+        network_overrides=tuple(c.NetworkOverride(*each) for each in taps),
+        vsock_override=None,
+        clock_realtime=arguments.clock_realtime,
+        drive_overrides=tuple(c.DriveOverride(*each) for each in drives),
     )
 
 
@@ -117,6 +188,7 @@ def _config(arguments: argparse.Namespace) -> dict[str, object]:
         "machine-config": {
             "vcpu_count": arguments.cpus,
             "mem_size_mib": arguments.mem,
+            "track_dirty_pages": arguments.track_dirty_pages,
         },
         "boot-source": boot,
         "drives": [

@@ -295,6 +295,18 @@ def _create_snapshot(body: bytes) -> Request:
     return Request(a.CreateSnapshot(params), old)
 
 
+def _get_vmmd(tokens: Tokens, _body: bytes) -> Request:
+    match tokens[1:]:
+        case ("state", *_):
+            return Request(a.GetState())
+        case ("snapshot", "targets"):
+            return Request(a.GetSnapshotTargets())
+        case ("snapshot", "progress"):
+            return Request(a.GetSnapshotProgress())
+        case _:
+            raise _no_route("GET", tokens[0])
+
+
 def _put_vmmd(tokens: Tokens, body: bytes) -> Request:
     match tokens[1:]:
         case ("snapshot", "load"):
@@ -334,7 +346,7 @@ _ROUTES: dict[tuple[str, str], Handler] = {
     ("GET", "balloon"): _get_balloon,
     ("GET", "version"): _plain(a.GetVersion()),
     ("GET", "vm"): _second("GET", "config", _plain(a.GetVmConfig())),
-    ("GET", "vmmd"): _second("GET", "state", _plain(a.GetState())),
+    ("GET", "vmmd"): _get_vmmd,
     ("GET", "machine-config"): _plain(a.GetMachineConfig()),
     ("GET", "mmds"): _plain(a.GetMmds()),
     ("GET", "hotplug"): _second("GET", "memory", _plain(a.GetMemoryHotplug())),

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from vmmd.errors import ExitError
+from vmmd.actions import LoadSnapshot
+from vmmd.errors import ConfigError, ExitError
 from vmmd.loop import notify
 from vmmd.loop.from_file import fill_metadata, start_from_file
 from vmmd.loop.preload import preload
@@ -27,6 +28,7 @@ from vmmd.loop.supervisor import Supervisor
 if TYPE_CHECKING:
     import socket
 
+    from vmmd.config import SnapshotLoadParams
     from vmmd.loop.options import Options
 
 SWITCH_INTERVAL_S = 100e-6
@@ -62,6 +64,16 @@ def _grow_fd_table() -> None:
     """
     highest = fcntl.fcntl(2, fcntl.F_DUPFD_CLOEXEC, FD_TABLE_SIZE - 1)
     os.close(highest)
+
+
+async def _restore(supervisor: Supervisor, params: SnapshotLoadParams) -> None:
+    """Go on from a snapshot. ExitError, whose cause says why it cannot be."""
+    from vmmd.loop.snapshots import perform  # a boot does not need it
+
+    try:
+        await perform(supervisor, LoadSnapshot(params))
+    except ConfigError as error:
+        raise ExitError(str(error), "BuildMicroVmError(Restore)") from error
 
 
 def _die(number: int) -> None:
@@ -115,10 +127,12 @@ class _Daemon:
             limit = options.max_payload_size
             server = Server(self._listener, supervisor, options.logger, limit)
             await nursery.start(server.serve, nursery)
-            if options.config_text is None:
+            if options.waits_for_requests:
                 nursery.start_soon(preload, server, lambda: supervisor.boot_path)
         if options.config_text is not None:
             await start_from_file(supervisor, options.config_text)
+        elif options.restore is not None:
+            await _restore(supervisor, options.restore)
         else:
             fill_metadata(supervisor)
         supervisor.configured()

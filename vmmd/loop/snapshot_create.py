@@ -133,13 +133,18 @@ def _checked_state(
     target = check_target(params.version, _target_devices(source))
     if not source.paused:
         raise ConfigError(RUNNING)
-    saved = collect(source.board, vm_info(source.resources))
-    entries = tuple(pack(record, record_id) for record_id, record in records(saved))
-    header = _header(source, saved)
-    state, lost = translate_down(SnapshotFile(header, entries), target.release, RECORDS)
+    newest = read_state(source)
+    state, lost = translate_down(newest, target.release, RECORDS)
     for item in lost:
         watch.warn(item.loss.text)
     return state
+
+
+def read_state(source: Source) -> SnapshotFile:
+    """Everything of a paused machine but memory, in its newest records."""
+    saved = collect(source.board, vm_info(source.resources))
+    entries = tuple(pack(record, record_id) for record_id, record in records(saved))
+    return SnapshotFile(_header(source, saved), entries)
 
 
 def _target_devices(source: Source) -> list[TargetDevice]:

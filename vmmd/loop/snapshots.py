@@ -17,6 +17,7 @@ from vmmd.loop.snapshot_load import NOT_ALLOWED, load
 if TYPE_CHECKING:
     from vmmd.config import SnapshotCreateParams, SnapshotLoadParams
     from vmmd.loop.logger import Channel
+    from vmmd.loop.snapshot_create import Source
     from vmmd.loop.supervisor import Supervisor
 
 _DIFF_PREVIEW = "[DevPreview] Virtual machine diff snapshots is in development preview."
@@ -37,31 +38,36 @@ async def perform(
 
 
 async def _create(supervisor: Supervisor, params: SnapshotCreateParams) -> None:
-    from vmmd.loop.lineage import Lineage
-    from vmmd.loop.snapshot_create import (  # a load does not need them
-        Source,
-        Watch,
-        create,
-    )
+    from vmmd.loop.snapshot_create import Watch, create  # a load does not need them
 
     log = supervisor.options.logger.channel("main", "vmmd::snapshot")
     if params.snapshot_type is SnapshotType.DIFF:
         log.warn(_DIFF_PREVIEW)
     started_ns = time.monotonic_ns()
-    board = supervisor.running()
-    if supervisor.lineage is None:
-        supervisor.lineage = Lineage(board, supervisor.loaded)
-    paused = supervisor.phase is Phase.PAUSED
-    source = Source(board, supervisor.resources, supervisor.lineage, paused)
+    supervisor.progress = progress = Progress(log)
     try:
-        await create(source, params, Watch(log.warn, Progress(log)))
+        await create(source_of(supervisor), params, Watch(log.warn, progress))
     except (ConfigError, HostError) as error:
         # As of 1.5, which had the field, where it is given: no prefix.
         prefix = _CREATE if params.version is None else ""
         raise ConfigError(f"{prefix}{error}") from error
+    finally:
+        supervisor.progress = None
     took_us = (time.monotonic_ns() - started_ns) // 1000
     name = params.snapshot_type.lower()
     log.info(f"'create {name} snapshot' VMM action took {took_us} us.")
+
+
+def source_of(supervisor: Supervisor) -> Source:
+    """What the supervisor's machine is saved from."""
+    from vmmd.loop.lineage import Lineage
+    from vmmd.loop.snapshot_create import Source
+
+    board = supervisor.running()
+    if supervisor.lineage is None:
+        supervisor.lineage = Lineage(board, supervisor.loaded)
+    paused = supervisor.phase is Phase.PAUSED
+    return Source(board, supervisor.resources, supervisor.lineage, paused)
 
 
 async def _load(supervisor: Supervisor, params: SnapshotLoadParams) -> None:
@@ -92,14 +98,19 @@ async def _load(supervisor: Supervisor, params: SnapshotLoadParams) -> None:
 
 
 class Progress:
-    """Says once in a while in the log how far a create is."""
+    """How far a create is; says it once in a while in the log.
+
+    ``done`` and ``size`` are bytes of memory, both 0 before that is written.
+    """
 
     def __init__(self, log: Channel) -> None:
+        self.done = self.size = 0
         self._log = log
         self._said_s = time.monotonic()
 
     def __call__(self, done: int, size: int) -> None:
         """``done`` of ``size`` bytes of memory have been passed."""
+        self.done, self.size = done, size
         now_s = time.monotonic()
         if now_s - self._said_s >= _REPORT_S:
             self._said_s = now_s

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from vmmd.loop.metadata import Metadata
     from vmmd.loop.options import Options
     from vmmd.loop.snapshot_load import Loaded
+    from vmmd.loop.snapshots import Progress
     from vmmd.resources.drives import Drive
 
 DEATH_REPORT_DEADLINE_S = 1.0
@@ -74,14 +75,17 @@ class Supervisor:
         self.failure: ExitError | None = None
         self.loaded: Loaded | None = None
         self.lineage: Lineage | None = None
+        self.progress: Progress | None = None
+        """Of the snapshot that is being written."""
         self.log = options.logger.channel("main", "vmmd::supervisor")
         self._vmm_log = options.logger.channel("main", "vmm")
         self._started = trio.Event()
         self._configured = trio.Event()
         self._metadata: Metadata | None = None
-        if options.config_text is None and options.metadata_text is None:
+        if options.waits_for_requests and options.metadata_text is None:
             self._configured.set()
-        self._stopping = trio.Lock()
+        self.stopping = trio.Lock()
+        """Held by a pause, or by a look for which the guest is stopped."""
 
     async def perform(self, action: a.Action) -> a.Answer:
         """Carry out one action. ConfigError has the whole fault_message.
@@ -110,8 +114,10 @@ class Supervisor:
                 return render.machine_config(self.resources.machine)
             case a.GetVmConfig():
                 return render.vm_config(self.resources)
-            case a.GetState():
-                return a.Answer(200, await self._state())
+            case a.GetState() | a.GetSnapshotTargets() | a.GetSnapshotProgress():
+                from vmmd.loop.views import view_of  # nobody needs it for a start
+
+                return a.Answer(200, await view_of(self, action))
             case a.GetMmds() | a.PutMmds() | a.PatchMmds():
                 served = self.board is None or self.resources.mmds is not None
                 return self.metadata().perform(action, served=served)
@@ -190,7 +196,7 @@ class Supervisor:
         return self._metadata
 
     def configured(self) -> None:
-        """The config file is done with: requests are carried out from now on."""
+        """What the command line names is done: requests are carried out now."""
         self._configured.set()
 
     async def start(self) -> None:
@@ -293,12 +299,6 @@ class Supervisor:
         for vcpu in vcpus(board):
             self.log.error(f"Death report: {json.dumps(vcpu)}")
 
-    async def _state(self) -> a.JsonValue:
-        from vmmd.loop.state_view import view  # nobody needs it for a start
-
-        async with self._stopping:  # of a pause and a look one at a time
-            return await view(self.running(), self.phase.value)
-
     def _info(self) -> InstanceInfo:
         return InstanceInfo(
             self.options.instance_id,
@@ -375,7 +375,7 @@ class Supervisor:
 
     async def _pause_or_resume(self, state: VmStateChange) -> None:
         board = self.running()
-        async with self._stopping:
+        async with self.stopping:
             if state is VmStateChange.PAUSED and self.phase is Phase.RUNNING:
                 await board.pause()
                 self.phase = Phase.PAUSED

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from itertools import chain, pairwise
+from itertools import chain, islice, pairwise
 from operator import lt
 from types import NoneType
 from typing import TYPE_CHECKING, Any
@@ -31,11 +31,13 @@ __all__ = [
     "Entry",
     "Header",
     "SnapshotFile",
+    "Survey",
     "canonical",
     "decode",
     "describe",
     "encode",
     "pack",
+    "survey",
     "unpack",
 ]
 
@@ -126,6 +128,38 @@ def decode(data: bytes) -> SnapshotFile:
     entries = tuple(map(_read_entry, objects))
     _check_names(entries)
     return SnapshotFile(header, entries)
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What can be read of a file, and what is wrong with it: each in a line."""
+
+    header: Header
+    entries: tuple[Entry, ...]
+    faults: tuple[str, ...]
+
+
+def survey(data: bytes) -> Survey:
+    """As :func:`decode`, but of a damaged or newer file too, as far as it goes.
+
+    SnapshotError if there is not even a header.
+    """
+    header, faults = describe(data), []
+    body = memoryview(data)[:-_CHECKSUM_SIZE]
+    if crc32c(body) != int.from_bytes(data[-_CHECKSUM_SIZE:], "little"):
+        faults.append("the checksum is wrong: the file is damaged")
+    if header.format > FORMAT:
+        faults.append(f"format {header.format} is newer than {FORMAT}")
+    entries = []
+    try:
+        _ = header.manifest
+        for plain in islice(_objects(body[len(MAGIC) :]), 1, None):
+            entry = _read_entry(plain)
+            entries.append(entry)
+        _check_names(entries)
+    except SnapshotError as error:
+        faults.append(str(error))
+    return Survey(header, tuple(entries), tuple(faults))
 
 
 def describe(data: bytes) -> Header:

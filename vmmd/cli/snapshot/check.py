@@ -1,0 +1,76 @@
+"""``vmmd snapshot check``: finish or undo a create that was interrupted."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from vmmd.cli.snapshot.command import NO, OK, Command
+from vmmd.cli.snapshot.files import PAIR_HELP, load, pair_of
+from vmmd.cli.snapshot.verify import open_memory
+from vmmd.errors import HostError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator, Sequence
+
+    from vmmd.cli.snapshot.files import Pair
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command."""
+    command = Command(
+        "check",
+        "Look whether a create or rebase of this snapshot was interrupted. If all of "
+        "it was written it is finished, else what is left of it is removed. Then see "
+        "that the two files belong together; `verify` reads their contents.",
+        "there is no snapshot, or one is being written now",
+    )
+    command.parser.add_argument(
+        "files", metavar="FILE", nargs="+", help=f"{PAIR_HELP}, or STATE MEM"
+    )
+    command.parser.add_argument(
+        "--undo",
+        action="store_true",
+        help="go back to the snapshot before, where that is still there",
+    )
+
+    def work(arguments: argparse.Namespace) -> int:
+        if len(arguments.files) > len(("state", "mem")):
+            command.parser.error("give DIR, or STATE MEM")
+        files = pair_of(arguments.files)
+        for line in settle(files, undo_all=arguments.undo):
+            print(line)
+        return _judge(command, files)
+
+    return command.run(argv, work)
+
+
+def settle(files: Pair, *, undo_all: bool = False) -> Iterator[str]:
+    """End what was interrupted, with a line for each. HostError, OSError."""
+    from vmmd.loop.commit import can_finish, finish, interrupted, is_alive, undo
+
+    for names in interrupted(files.state, files.memory):
+        if is_alive(names):
+            text = (
+                f"snapshot {names.snapshot_id} is being written now; wait for its end"
+            )
+            raise HostError(f"{files.memory}: {text}")
+        if can_finish(names) and not undo_all:
+            finish(names)
+            yield f"{files.state}: snapshot {names.snapshot_id} was interrupted: finished"
+        else:
+            undo(names)
+            yield f"{files.state}: snapshot {names.snapshot_id} was interrupted: undone"
+
+
+def _judge(command: Command, files: Pair) -> int:
+    """Whether what is there now is a snapshot."""
+    if not os.path.exists(files.state):
+        command.trouble(f"{files.state}: there is no snapshot")
+        return NO
+    header = load(files.state).header
+    os.close(open_memory(files, header))
+    kind = header.manifest.kind
+    print(f"{files.state}: snapshot {header.snapshot_id}, {kind}, is complete")
+    return OK

@@ -179,12 +179,12 @@ _PICKLED = pickle.dumps(_PLAIN, 5)
 
 
 def _milliseconds(work: Callable[[], object]) -> float:
-    """The median of many rounds."""
+    """The median of many rounds, of processor time: all of it is ours."""
     times = []
     for _ in range(ROUNDS):
-        start = time.perf_counter_ns()
+        start = time.thread_time_ns()
         work()
-        times.append(time.perf_counter_ns() - start)
+        times.append(time.thread_time_ns() - start)
     return median(times) / 1e6
 
 

@@ -144,8 +144,8 @@ class Schema:
     def write_fields(self, record: object) -> dict[str, Any]:
         """A record's fields as a plain map in key order. Raises FieldFault."""
         fields = dict(zip(self._sorted, self._of_record(record), strict=True))
-        names = self._others if self._fit(fields) else self.codecs.items()
-        for name, codec in names:
+        fit = self._fit(self._pick_integers(fields))
+        for name, codec in self._others if fit else self.codecs.items():
             try:
                 fields[name] = codec.write(fields[name])
             except FieldFault as fault:
@@ -161,18 +161,19 @@ class Schema:
             _refuse_keys(self._tagged_keys if tag else self._keys, fields)
         if tag and fields[TAG] != tag:
             raise FieldFault(f"is {fields[TAG]!r}, not {tag}")
+        fit = self._fit(integers := self._pick_integers(fields))
+        if fit and not self._others:
+            return self._make(*integers)
         values = {name: fields[name] for name in self.names}
-        names = self._others if self._fit(fields) else self.codecs.items()
-        for name, codec in names:
+        for name, codec in self._others if fit else self.codecs.items():
             try:
                 values[name] = codec.read(values[name])
             except FieldFault as fault:
                 raise fault.inside(name) from None
         return self._make(*values.values())
 
-    def _fit(self, fields: Mapping[str, Any]) -> bool:
+    def _fit(self, values: tuple[Any, ...]) -> bool:
         """Whether every integer is one, in range; if not, a codec says which."""
-        values = self._pick_integers(fields)
         return (
             INT_ONLY.issuperset(map(type, values))
             and not any(map(lt, values, self._lows))

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import chain, islice, pairwise
 from operator import lt
 from types import NoneType
@@ -295,7 +296,7 @@ def _objects(body: memoryview) -> Iterator[Value]:
 def _unpacker(body: memoryview) -> msgpack.Unpacker:
     unpacker = msgpack.Unpacker(
         use_list=False,
-        object_pairs_hook=_map,
+        object_pairs_hook=partial(_map, set()),
         ext_hook=_refuse_extension,
         max_buffer_size=MAX_FILE_SIZE,
         max_str_len=MAX_TEXT,
@@ -306,14 +307,22 @@ def _unpacker(body: memoryview) -> msgpack.Unpacker:
     return unpacker
 
 
-def _map(pairs: list[tuple[str, Value]]) -> dict[str, Value]:
-    """A map whose keys are strings in ascending order, so that none is there twice."""
+def _map(
+    right: set[tuple[str, ...]], pairs: list[tuple[str, Value]]
+) -> dict[str, Value]:
+    """A map whose keys are strings in ascending order, so that none is there twice.
+
+    ``right`` has the keys of maps that were seen to be so: most are like others.
+    """
     made = dict(pairs)
-    keys = list(made)
+    keys = tuple(made)
+    if len(made) == len(pairs) and keys in right:
+        return made
     if not _TEXT.issuperset(map(type, keys)):
         raise FieldFault("a key is not a string")
     if len(made) != len(pairs) or not all(map(lt, keys, keys[1:])):
         raise FieldFault(f"{_first_wrong(pairs)!r} is there twice or out of order")
+    right.add(keys)
     return made
 
 
@@ -332,10 +341,11 @@ def _check_plain(fields: dict[str, Value]) -> None:
     arrays: list[tuple[Value, ...]] = []
     for _ in range(MAX_DEPTH):
         level = list(chain(*[value.values() for value in maps], *arrays))
-        if not _PLAIN.issuperset(map(type, level)):
+        types = set(map(type, level))
+        if not _PLAIN.issuperset(types):
             raise FieldFault("holds a float or a time")
+        if types.isdisjoint((dict, tuple)):
+            return
         maps = [value for value in level if type(value) is dict]
         arrays = [value for value in level if type(value) is tuple]
-        if not maps and not arrays:
-            return
     raise FieldFault(f"nests more than {MAX_DEPTH} deep")

@@ -8,6 +8,7 @@ import re
 import sys
 from typing import TYPE_CHECKING
 
+from vmmd.cli.interface import Interface, add_option, interface
 from vmmd.errors import ExitError, VmmdError
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ def main(argv: Sequence[str]) -> int:
 
         listener = socket.socket(fileno=listen(arguments.api_sock).detach())
     try:
-        return run(_options(arguments), listener)
+        with interface(arguments.net) as net:
+            return run(_options(arguments, net), listener)
     except ExitError as error:
         print(f"vmmd run: {_plain(error)}", file=sys.stderr)
         return error.exit_code
@@ -80,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--cmdline", default=DEFAULT_CMDLINE, help=f'default: "{DEFAULT_CMDLINE}"'
     )
+    add_option(parser)
     parser.add_argument("--api-sock", help="serve the API there too")
     parser.add_argument("--log-path", default="/dev/null", help="default: no log")
     parser.add_argument("--boot-timer", action="store_true", help="log the boot time")
@@ -117,7 +120,7 @@ def _mem_size_mib(text: str) -> int:
     return int(match[1]) * _UNIT_MIB[match[2].lower()]
 
 
-def _options(arguments: argparse.Namespace) -> Options:
+def _options(arguments: argparse.Namespace, net: Interface) -> Options:
     from vmmd.loop.logger import Logger
     from vmmd.loop.options import Options
 
@@ -128,7 +131,7 @@ def _options(arguments: argparse.Namespace) -> Options:
         instance_id=logger.instance_id,
         api_sock=arguments.api_sock or "",
         api_enabled=False,
-        config_text=None if arguments.restore else json.dumps(_config(arguments)),
+        config_text=None if arguments.restore else json.dumps(_config(arguments, net)),
         metadata_text=None,
         metrics_path=None,
         boot_timer=arguments.boot_timer,
@@ -149,6 +152,8 @@ def _misused(arguments: argparse.Namespace) -> str | None:
             for text in getattr(arguments, option):
                 if "=" not in text:
                     return f"--{option} {text}: with --restore give {given}"
+        if arguments.net is not None:
+            return "--net: with --restore give --tap IFACE=DEV"
     elif arguments.tap or arguments.no_resume or arguments.clock_realtime:
         return "--tap, --no-resume and --clock-realtime are of --restore DIR"
     if arguments.no_resume and arguments.api_sock is None:
@@ -179,9 +184,10 @@ def _snapshot(arguments: argparse.Namespace) -> SnapshotLoadParams:
     )
 
 
-def _config(arguments: argparse.Namespace) -> dict[str, object]:
+def _config(arguments: argparse.Namespace, net: Interface) -> dict[str, object]:
     """The command's arguments as the config file that says the same."""
-    boot = {"kernel_image_path": arguments.kernel, "boot_args": arguments.cmdline}
+    line = f"{arguments.cmdline} {net.cmdline}".rstrip()
+    boot = {"kernel_image_path": arguments.kernel, "boot_args": line}
     if arguments.initrd is not None:
         boot["initrd_path"] = arguments.initrd
     return {
@@ -195,6 +201,7 @@ def _config(arguments: argparse.Namespace) -> dict[str, object]:
             _drive(number, text, root=arguments.root and number == 0)
             for number, text in enumerate(arguments.drive)
         ],
+        "network-interfaces": [net.config] if net.config else [],
     }
 
 

@@ -17,10 +17,12 @@ from vmmd.cpu.topology import Topology
 from vmmd.cpu.vm_state import VmState
 from vmmd.errors import SnapshotError
 from vmmd.machine import MachineState
+from vmmd.mmds.service import MmdsState
 from vmmd.saved import RECORDS, Saved, records, saved_of
 from vmmd.state.codec import pack, unpack
 from vmmd.virtio.block import BlockState
 from vmmd.virtio.mmio import MmioState
+from vmmd.virtio.net import NetState
 from vmmd.vm_info import VmInfo
 
 CLOCK = ClockData.unpack(bytes(48))
@@ -38,12 +40,14 @@ SAVED = Saved(
     tuple(boot_vcpu(Topology(i, 2), (), ENTRY) for i in range(2)),
     MachineState(
         serial=SerialState(scratch=7),
-        transports=(MmioState(queue_sel=1), MmioState(queue_sel=2)),
+        transports=tuple(MmioState(queue_sel=i) for i in range(3)),
         devices=(
             ("block/b", BlockState(drive_id="b", path_on_host="/b")),
             ("block/a", BlockState(drive_id="a", path_on_host="/a")),
+            ("net/a", NetState(iface_id="a", host_dev_name="t")),
         ),
     ),
+    MmdsState(version="V2"),
 )
 ALL = list(records(SAVED))
 
@@ -55,7 +59,7 @@ def test_there_and_back_in_any_order_of_records_but_the_devices() -> None:
 
 def test_devices_keep_their_order_which_is_that_of_their_slots() -> None:
     names = [name for name, _ in saved_of(ALL).machine.devices]
-    assert names == ["block/b", "block/a"]
+    assert names == ["block/b", "block/a", "net/a"]
 
 
 def test_through_entries() -> None:
@@ -74,6 +78,8 @@ def test_each_record_that_is_missing_is_named_or_new(at: int) -> None:
     if isinstance(record, SerialState):
         made = saved_of(rest)
         assert made.machine == replace(SAVED.machine, serial=SerialState())
+    elif isinstance(record, MmdsState):
+        assert saved_of(rest) == replace(SAVED, mmds=None)
     elif type(record).__name__ in ("I8042State", "PowerState"):
         assert saved_of(rest) == SAVED
     else:

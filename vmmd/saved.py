@@ -18,6 +18,7 @@ from vmmd.cpu.vm_state import VmState
 from vmmd.errors import SnapshotError
 from vmmd.frozen import dataclass
 from vmmd.machine import MachineState
+from vmmd.mmds.service import MmdsState
 from vmmd.state.codec import kind_of, named
 from vmmd.virtio.block import BlockState
 from vmmd.virtio.mmio import MmioState
@@ -43,6 +44,7 @@ RECORDS: tuple[type, ...] = (
     VmClockState,
     *_DEVICES,
     MmioState,
+    MmdsState,
 )
 """Every class of record that stands in a file by itself."""
 
@@ -55,6 +57,7 @@ class Saved:
     vm: VmState
     vcpus: tuple[VcpuState, ...]
     machine: MachineState
+    mmds: MmdsState | None = None
 
 
 def records(saved: Saved) -> Iterator[tuple[str, object]]:
@@ -78,6 +81,8 @@ def records(saved: Saved) -> Iterator[tuple[str, object]]:
     ):
         yield name.partition("/")[2], device
         yield name, transport
+    if saved.mmds is not None:
+        yield "", saved.mmds
 
 
 def saved_of(found: Iterable[tuple[str, object]]) -> Saved:
@@ -97,6 +102,7 @@ def saved_of(found: Iterable[tuple[str, object]]) -> Saved:
         _only(by_name, VmState),
         tuple(_take(by_name, VcpuState, str(i)) for i in range(info.vcpu_count)),
         _machine(by_name),
+        _or_none(by_name, MmdsState),
     )
     for cls, record_id in by_name:
         raise SnapshotError(f"{_name(cls, record_id)} belongs to nothing")

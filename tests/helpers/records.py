@@ -137,7 +137,7 @@ _EXAMPLES: dict[type, Any] = {
         host_dev_name="tap0",
         guest_mac=bytes.fromhex("06000a000001"),
         mtu=None,
-        mmds=True,
+        mmds_ipv4=bytes((169, 254, 169, 254)),
         rx_limiter=LimiterState(
             ops=BucketState(size=100, refill_time=1_000, budget=7, one_time_burst=3)
         ),
@@ -267,7 +267,7 @@ _STRATEGIES: dict[type, SearchStrategy[Any]] = {
         host_dev_name=st.text(max_size=8),
         guest_mac=st.none() | st.binary(min_size=6, max_size=6),
         mtu=st.none() | st.integers(68, 0xFFFF),
-        mmds=st.booleans(),
+        mmds_ipv4=st.none() | st.binary(min_size=4, max_size=4),
     ),
     VmInfo: st.builds(
         VmInfo,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.helpers.daemon import Daemon, daemon
+from tests.helpers.network import own_network
 from tests.helpers.poll import until
 from vmmd.loop.selftest import kernel_image
 
@@ -374,3 +375,42 @@ def test_a_running_guest_is_not_saved(tmp_path: Path) -> None:
             },
         )
         assert not (tmp_path / "s.state").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="taps need root")
+def test_an_interface_and_its_metadata_service_on_another_tap(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        stack.enter_context(own_network())
+        first = process(stack, tmp_path / "0")
+        kernel = tmp_path / "kernel"
+        kernel.write_bytes(kernel_image(LETTERS))
+        first.api.ok("PUT", "/boot-source", {"kernel_image_path": str(kernel)})
+        interface = {"iface_id": "eth0", "host_dev_name": "t0", "mtu": 1400}
+        limits = {"rx_rate_limiter": {"ops": {"size": 10, "refill_time": 100}}}
+        first.api.ok("PUT", "/network-interfaces/eth0", interface | limits)
+        service = {"network_interfaces": ["eth0"], "version": "V2", "imds_compat": True}
+        first.api.ok("PUT", "/mmds/config", service | {"ipv4_address": "169.254.1.1"})
+        first.api.ok("PUT", "/actions", {"action_type": "InstanceStart"})
+        create(first, tmp_path, "s")
+        before = first.api.ok("GET", "/vm/config")
+        assert isinstance(before, dict)
+        body = load_body(tmp_path / "s.state", tmp_path / "s.mem")
+        body["network_overrides"] = [{"iface_id": "eth0", "host_dev_name": "t1"}]
+        second = process(stack, tmp_path / "1")
+        second.api.ok("PUT", "/snapshot/load", body)
+        after = second.api.ok("GET", "/vm/config")
+        assert str(after) == str(before).replace("'t0'", "'t1'")
+        second.api.ok("PUT", "/mmds", {"a": "b"})
+        assert second.api.ok("GET", "/mmds") == {"a": "b"}
+        third = process(stack, tmp_path / "2")
+        body["network_overrides"] = [{"iface_id": "eth1", "host_dev_name": "t2"}]
+        status, answer = third.api.call("PUT", "/snapshot/load", body)
+        assert status == 400
+        assert "Unknown Network Device." in str(answer)
+        message = refused(
+            stack, tmp_path / "3", tmp_path / "s.state", tmp_path / "s.mem"
+        )  # t0 is held by the first
+        assert (
+            "restoring MMIO devices: Net: Failed to create a network device: Open "
+            in (message)
+        )

@@ -591,7 +591,7 @@ class TestContract:
 
     def test_save_is_what_it_was_made_of(self) -> None:
         record = NetState(
-            iface_id="a", host_dev_name="t", guest_mac=MAC, mtu=68, mmds=True
+            iface_id="a", host_dev_name="t", guest_mac=MAC, mtu=68, mmds_ipv4=bytes(4)
         )
         assert NetDevice.restore(record, -1).save() == record
 

@@ -84,7 +84,7 @@ RECORDS = st.builds(
     host_dev_name=st.text(max_size=15),
     guest_mac=st.one_of(st.none(), st.binary(min_size=6, max_size=6)),
     mtu=st.one_of(st.none(), st.integers(68, 65535)),
-    mmds=st.booleans(),
+    mmds_ipv4=st.none() | st.binary(min_size=4, max_size=4),
 )
 DEFAULT = NetState(iface_id="eth0", host_dev_name="tap0", guest_mac=MAC)
 

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING
 from vmmd.loop.kvm import Kvm
 from vmmd.loop.vcpu_state import read_state
 from vmmd.loop.vm_state import read_vm_state
+from vmmd.resources.restored import mmds_state
 from vmmd.saved import Saved
+from vmmd.vm_info import vm_info
 
 if TYPE_CHECKING:
     from vmmd.loop.board import Board
-    from vmmd.vm_info import VmInfo
+    from vmmd.resources.store import VmResources
 
 
-def collect(board: Board, info: VmInfo) -> Saved:
+def collect(board: Board, resources: VmResources) -> Saved:
     """The machine as it stands; ``board`` is paused, so nothing is in flight.
 
     vCPUs first: reading one may take in an interrupt that the controllers hold.
@@ -24,4 +26,10 @@ def collect(board: Board, info: VmInfo) -> Saved:
     with closing(Kvm.open()) as kvm:
         msr_list = kvm.msr_index_list()
     vcpus = tuple(read_state(vcpu, msr_list) for vcpu in board.vcpus)
-    return Saved(info, read_vm_state(board.vm), vcpus, board.machine.save())
+    return Saved(
+        vm_info(resources),
+        read_vm_state(board.vm),
+        vcpus,
+        board.machine.save(),
+        mmds_state(resources.mmds),
+    )

@@ -35,7 +35,6 @@ from vmmd.state.codec import pack
 from vmmd.state.snapshot import Header, SnapshotFile, encode
 from vmmd.state.target import TargetDevice, check_target
 from vmmd.state.translate import translate_down
-from vmmd.vm_info import vm_info
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -142,7 +141,7 @@ def _checked_state(
 
 def read_state(source: Source) -> SnapshotFile:
     """Everything of a paused machine but memory, in its newest records."""
-    saved = collect(source.board, vm_info(source.resources))
+    saved = collect(source.board, source.resources)
     entries = tuple(pack(record, record_id) for record_id, record in records(saved))
     return SnapshotFile(_header(source, saved), entries)
 

@@ -28,7 +28,7 @@ from vmmd.loop.snapshot_files import open_memory_file
 from vmmd.resources.drives import Drive
 from vmmd.resources.fault import ResourceFault
 from vmmd.resources.nets import Net, open_net
-from vmmd.resources.restored import drive_config, net_config
+from vmmd.resources.restored import drive_config, mmds_config, net_config
 from vmmd.resources.store import VmResources
 from vmmd.rust import io_error
 from vmmd.saved import RECORDS, Saved, saved_of
@@ -41,7 +41,7 @@ from vmmd.vm_info import boot_source, machine_config
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from vmmd.config import DriveOverride, SnapshotLoadParams
+    from vmmd.config import DriveOverride, MmdsConfig, SnapshotLoadParams
     from vmmd.loop.board import Board
     from vmmd.memory import GuestMemory
     from vmmd.state.snapshot import Header
@@ -254,7 +254,13 @@ def _resources(
         boot=boot_source(saved.info),
         drives=tuple(drives),
         nets=tuple(nets),
+        mmds=_mmds(saved),
     )
+
+
+def _mmds(saved: Saved) -> MmdsConfig | None:
+    states = (state for _, state in saved.machine.devices)
+    return mmds_config(saved.mmds, [s for s in states if isinstance(s, NetState)])
 
 
 def _drive(state: BlockState) -> Drive:

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmmd.config import CacheType, DriveConfig, IoEngine, NetworkInterfaceConfig
+from vmmd.config import (
+    CacheType,
+    DriveConfig,
+    IoEngine,
+    MmdsConfig,
+    MmdsVersion,
+    NetworkInterfaceConfig,
+)
 from vmmd.errors import SnapshotError
+from vmmd.mmds.service import MmdsState
 from vmmd.resources.limiters import limiter_config
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from enum import StrEnum
     from typing import TypeVar
 
@@ -43,6 +52,33 @@ def net_config(state: NetState) -> NetworkInterfaceConfig:
         state.mtu,
         limiter_config(state.rx_limiter),
         limiter_config(state.tx_limiter),
+    )
+
+
+def mmds_state(config: MmdsConfig | None) -> MmdsState | None:
+    """The record of the metadata service; its address is with the interfaces."""
+    if config is None:
+        return None
+    return MmdsState(version=config.version.value, imds_compat=config.imds_compat)
+
+
+def mmds_config(state: MmdsState | None, nets: Iterable[NetState]) -> MmdsConfig | None:
+    """The service that a record and the interfaces stand for: None if none has it.
+
+    Old releases have no record; it was version 1 then. SnapshotError: interfaces
+    that do not agree on the address, or a version that is not known.
+    """
+    served = {net.iface_id: net.mmds_ipv4 for net in nets if net.mmds_ipv4 is not None}
+    if not served:
+        return None
+    if len(set(served.values())) > 1:
+        raise SnapshotError("net: mmds_ipv4: the interfaces have several")
+    state = state or MmdsState()
+    return MmdsConfig(
+        _named(MmdsVersion, "mmds: version", state.version),
+        tuple(served),
+        ".".join(map(str, next(iter(served.values())))),
+        state.imds_compat,
     )
 
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 QUEUE_SIZE = 256
 MAC_BYTES = 6
+IPV4_BYTES = 4
 HEADER_BYTES: int = lib.NET_HEADER
 MAX_FRAME_BYTES: int = lib.NET_MAX_FRAME
 UNLIMITED = (1 << 64) - 1
@@ -312,6 +313,7 @@ class NetDevice:
 
     def detour(self, ipv4: bytes | None) -> None:
         """Stop at frames for this address, ARP and IPv4, from now on; None: none."""
+        self._record = replace(self._record, mmds_ipv4=ipv4)
         self._native.detour = ipv4 is not None
         if ipv4 is not None:
             ffi.memmove(self._native.detour_ip, ipv4, 4)
@@ -402,15 +404,15 @@ class NetState:
 
     Its rings are in the transport's record.
 
-    ``guest_mac`` is six bytes, ``mmds`` whether frames for the metadata service
-    are detoured.
+    ``guest_mac`` is six bytes, ``mmds_ipv4`` the four of the metadata service, if
+    frames for it are detoured.
     """
 
     iface_id: str
     host_dev_name: str
     guest_mac: bytes | None = None
     mtu: int | None = None
-    mmds: bool = False
+    mmds_ipv4: bytes | None = None
     rx_limiter: LimiterState | None = None
     tx_limiter: LimiterState | None = None
 
@@ -418,6 +420,8 @@ class NetState:
         """SnapshotError: a field that is out of range."""
         if self.guest_mac is not None and len(self.guest_mac) != MAC_BYTES:
             raise SnapshotError("net: guest_mac is not six bytes")
+        if self.mmds_ipv4 is not None and len(self.mmds_ipv4) != IPV4_BYTES:
+            raise SnapshotError("net: mmds_ipv4 is not four bytes")
         if self.mtu is not None and not 68 <= self.mtu <= 0xFFFF:
             raise SnapshotError(f"net: mtu {self.mtu} is out of range")
 

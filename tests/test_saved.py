@@ -17,7 +17,7 @@ from vmmd.cpu.topology import Topology
 from vmmd.cpu.vm_state import VmState
 from vmmd.errors import SnapshotError
 from vmmd.machine import MachineState
-from vmmd.mmds.service import MmdsState
+from vmmd.mmds.state import MmdsState
 from vmmd.saved import RECORDS, Saved, records, saved_of
 from vmmd.state.codec import pack, unpack
 from vmmd.virtio.block import BlockState

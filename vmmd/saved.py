@@ -18,7 +18,7 @@ from vmmd.cpu.vm_state import VmState
 from vmmd.errors import SnapshotError
 from vmmd.frozen import dataclass
 from vmmd.machine import MachineState
-from vmmd.mmds.service import MmdsState
+from vmmd.mmds.state import MmdsState
 from vmmd.state.codec import kind_of, named
 from vmmd.virtio.block import BlockState
 from vmmd.virtio.mmio import MmioState

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from vmmd.chips.i8042 import I8042State
 from vmmd.chips.serial import SerialState
 from vmmd.limiter import BucketState, LimiterState
-from vmmd.mmds.service import MmdsState
+from vmmd.mmds.state import MmdsState
 from vmmd.state.codec import kind_of
 from vmmd.state.record import IntRange, Length
 from vmmd.virtio.block import BlockState

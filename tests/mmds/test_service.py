@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from vmmd.http.serde import dump
-from vmmd.mmds.service import Mmds, MmdsState
+from vmmd.mmds.service import Mmds
+from vmmd.mmds.state import MmdsState
 
 if TYPE_CHECKING:
     from vmmd.mmds.store import Json

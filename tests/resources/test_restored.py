@@ -15,7 +15,7 @@ from vmmd.config import (
     NetworkInterfaceConfig,
 )
 from vmmd.errors import SnapshotError
-from vmmd.mmds.service import MmdsState
+from vmmd.mmds.state import MmdsState
 from vmmd.resources.restored import drive_config, mmds_config, mmds_state, net_config
 from vmmd.virtio.block import BlockState
 from vmmd.virtio.net import NetState

@@ -14,7 +14,7 @@ from tests.helpers.state_file import file_of
 from vmmd.cpu.fpu import Xsave
 from vmmd.cpu.state import VcpuState
 from vmmd.errors import SnapshotError
-from vmmd.mmds.service import MmdsState
+from vmmd.mmds.state import MmdsState
 from vmmd.state.codec import Entry, pack, unpack
 from vmmd.state.record import SEMANTIC, Loss, Refusal, record
 from vmmd.state.translate import (

@@ -10,7 +10,8 @@ from vmmd.errors import ExitError
 from vmmd.http import objects
 from vmmd.http.serde import SerdeFault, dump, load
 from vmmd.loop.assemble import net_name
-from vmmd.mmds.service import Mmds, MmdsState
+from vmmd.mmds.service import Mmds
+from vmmd.mmds.state import MmdsState
 from vmmd.mmds.store import NotInitialized, StoreError
 from vmmd.resources.fault import ResourceFault, RustError
 

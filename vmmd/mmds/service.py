@@ -9,28 +9,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vmmd.rust import ParseIntError, parse_unsigned
-from vmmd.state.record import (
-    Loss,
-    downgrade,
-    record,
-    upgrade,
-    with_fields,
-    without,
-)
 
 from .counters import Counters
 from .http import JSON, TEXT, Refused, Reply, Request, parse
+from .state import MmdsState
 from .store import NotFound, Store, UnsupportedValue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vmmd.state.record import Fields, Notes
-
     from .store import Json
     from .token import TokenAuthority
 
-DEFAULT_IPV4 = "169.254.169.254"
 TOKEN_PATH = "/latest/api/token"
 _NS_PER_MS = 1_000_000
 _TOKEN = ("x-metadata-token", "x-aws-ec2-metadata-token")
@@ -45,37 +35,6 @@ _NO_TTL = (
     "`X-aws-ec2-metadata-token-ttl-seconds` header to specify the token's lifetime."
 )
 _UNSUPPORTED = "Cannot retrieve value. The value has an unsupported type."
-
-
-@record("mmds", 2)
-class MmdsState:
-    """How the service is configured. The data and the tokens are not saved."""
-
-    version: str = "V1"
-    imds_compat: bool = False
-
-
-@downgrade(MmdsState, 2)
-def _without_imds_compat(fields: Fields) -> tuple[Fields, tuple[Loss, ...]]:
-    older = without(fields, "imds_compat")
-    if not fields["imds_compat"]:
-        return older, ()
-    text = "Target version does not support persisting the MMDS imds_compat setting."
-    return older, (Loss(("imds_compat",), text),)
-
-
-@upgrade(MmdsState, 1)
-def _with_imds_compat(fields: Fields) -> tuple[Fields, Notes]:
-    return with_fields(fields, {"imds_compat": False}), ()
-
-
-@downgrade(MmdsState, 1)
-def _no_mmds(_fields: Fields) -> tuple[None, tuple[Loss, ...]]:
-    text = (
-        "Target version does not support persisting the MMDS version."
-        " The default will be used when restoring."
-    )
-    return None, (Loss(("version",), text),)
 
 
 class Mmds:

@@ -13,7 +13,7 @@ from vmmd.config import (
     NetworkInterfaceConfig,
 )
 from vmmd.errors import SnapshotError
-from vmmd.mmds.service import MmdsState
+from vmmd.mmds.state import MmdsState
 from vmmd.resources.limiters import limiter_config
 
 if TYPE_CHECKING:

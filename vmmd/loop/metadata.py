@@ -16,9 +16,11 @@ from vmmd.mmds.store import NotInitialized, StoreError
 from vmmd.resources.fault import ResourceFault, RustError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from vmmd.config import MmdsConfig
-    from vmmd.loop.board import Board
     from vmmd.loop.options import Options
+    from vmmd.loop.pump import Pump
 
 _BAD_JSON = "MMDS error: metadata provided not valid json: "
 
@@ -67,8 +69,8 @@ class Metadata:
             raise ResourceFault("mmds-data", error) from fault
         self._log.info("Successfully added metadata to mmds from file")
 
-    def attach(self, board: Board, config: MmdsConfig) -> None:
-        """Have the interfaces of a board that are named answer for the service."""
+    def attach(self, pumps: Mapping[str, Pump], config: MmdsConfig) -> None:
+        """Have the interfaces that are named answer for the service."""
         from vmmd.loop.net import Nic
         from vmmd.mmds.responder import Responder
 
@@ -76,7 +78,7 @@ class Metadata:
         self._mmds.configure(state)
         address = bytes(map(int, (config.ipv4_address or "").split(".")))
         for iface_id in config.network_interfaces:
-            nic = board.pumps[net_name(iface_id)]
+            nic = pumps[net_name(iface_id)]
             if not isinstance(nic, Nic):
                 raise TypeError(f"{iface_id} is served by a {type(nic).__name__}")
             nic.answer_by(Responder(self._mmds, address), address)

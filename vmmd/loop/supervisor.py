@@ -221,7 +221,7 @@ class Supervisor:
         ConfigError if the host has no more threads; the board is closed then.
         """
         if self.resources.mmds is not None:
-            self.metadata().attach(board, self.resources.mmds)
+            self.metadata().attach(board.pumps, self.resources.mmds)
         try:
             await board.serve(self.nursery)
         except HostError as error:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from vmmd import actions as a
 from vmmd.config import SnapshotType
-from vmmd.errors import ConfigError, ExitError, HostError
+from vmmd.errors import ConfigError, ExitError, HostError, VmmdError
 from vmmd.lifecycle import Phase
 from vmmd.loop.snapshot_load import NOT_ALLOWED, load
 
@@ -47,7 +47,7 @@ async def _create(supervisor: Supervisor, params: SnapshotCreateParams) -> None:
     supervisor.progress = progress = Progress(log)
     try:
         await create(source_of(supervisor), params, Watch(log.warn, progress))
-    except (ConfigError, HostError) as error:
+    except VmmdError as error:
         # As of 1.5, which had the field, where it is given: no prefix.
         prefix = _CREATE if params.version is None else ""
         raise ConfigError(f"{prefix}{error}") from error

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def _request(method: str, target: str, body: object) -> bytes:
+def request(method: str, target: str, body: object) -> bytes:
+    """The bytes of a request."""
     text = json.dumps(body)
     head = f"{method} {target} HTTP/1.1\r\nContent-Length: {len(text)}\r\n\r\n"
     return (head + text).encode()
@@ -41,8 +42,8 @@ CALLS = 300
 MACHINE = {"vcpu_count": 1, "mem_size_mib": MEM_SIZE_MIB}
 CONNECT_DEADLINE_S = 30
 ASLEEP = [sys.executable, "-I", "-c", "import time; time.sleep(1000)"]
-PUT = _request("PUT", "/machine-config", MACHINE)
-RESUME = _request("PATCH", "/vm", {"state": "Resumed"})
+PUT = request("PUT", "/machine-config", MACHINE)
+RESUME = request("PATCH", "/vm", {"state": "Resumed"})
 
 
 @contextmanager

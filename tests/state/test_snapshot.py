@@ -24,6 +24,7 @@ from vmmd.state.snapshot import (
     decode,
     describe,
     encode,
+    survey,
 )
 
 FILE = SnapshotFile(
@@ -247,3 +248,31 @@ def test_a_file_that_could_not_be_read_is_not_written() -> None:
     nameless = dataclasses.replace(HEADER, snapshot_id="\udc80")
     with pytest.raises(SnapshotError, match="header: snapshot_id: is not Unicode"):
         encode(SnapshotFile(nameless, ()))
+
+
+@given(st.data())
+def test_a_survey_of_any_damage_is_a_survey_or_one_clear_error(
+    data: st.DataObject,
+) -> None:
+    whole = encode(FILE)
+    at = data.draw(st.integers(0, len(whole) - 1))
+    bit = 1 << data.draw(st.integers(0, 7))
+    damaged = whole[:at] + bytes([whole[at] ^ bit]) + whole[at + 1 :]
+    cut = data.draw(st.integers(0, len(whole)))
+    for content in (damaged, damaged[:cut], whole[:cut]):
+        try:
+            found = survey(content)
+        except SnapshotError:
+            continue
+        if content != whole:
+            assert found.faults
+        assert len(found.entries) <= len(FILE.entries) + 1
+
+
+def test_a_survey_of_a_whole_file_is_the_file() -> None:
+    found = survey(encode(FILE))
+    assert (found.header, found.entries, found.faults) == (
+        FILE.header,
+        FILE.entries,
+        (),
+    )

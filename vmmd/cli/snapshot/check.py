@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 from vmmd.cli.snapshot.command import NO, OK, Command
 from vmmd.cli.snapshot.files import PAIR_HELP, load, pair_of
 from vmmd.cli.snapshot.verify import open_memory
-from vmmd.errors import HostError
+from vmmd.errors import HostError, VmmdError
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator, Sequence
 
     from vmmd.cli.snapshot.files import Pair
+    from vmmd.loop.commit import Names
 
 
 def main(argv: Sequence[str]) -> int:
@@ -56,18 +57,34 @@ def settle(files: Pair, *, undo_all: bool = False) -> Iterator[str]:
                 f"snapshot {names.snapshot_id} is being written now; wait for its end"
             )
             raise HostError(f"{files.memory}: {text}")
-        if can_finish(names) and not undo_all:
+        if _is_done(names) or (can_finish(names) and not undo_all):
             finish(names)
             yield f"{files.state}: snapshot {names.snapshot_id} was interrupted: finished"
         else:
             undo(names)
             yield f"{files.state}: snapshot {names.snapshot_id} was interrupted: undone"
 
+    previous = f"{files.state}.prev"
+    if os.path.exists(previous) and os.path.exists(files.state):
+        load(files.state)
+        os.unlink(previous)
+        yield f"{previous}: was left of a create that is complete: removed"
+
+
+def _is_done(names: Names) -> bool:
+    """Whether the state file is there already, so that only the rest is left."""
+    try:
+        return load(names.state).header.snapshot_id == names.snapshot_id
+    except VmmdError:
+        return False  # not there, or damaged: what was interrupted replaces it
+
 
 def _judge(command: Command, files: Pair) -> int:
     """Whether what is there now is a snapshot."""
     if not os.path.exists(files.state):
-        command.trouble(f"{files.state}: there is no snapshot")
+        previous = f"{files.state}.prev"
+        older = f"; {previous} is one before it" if os.path.exists(previous) else ""
+        command.trouble(f"{files.state}: there is no snapshot{older}")
         return NO
     header = load(files.state).header
     os.close(open_memory(files, header))

@@ -79,7 +79,7 @@ def _left_over(path: str) -> str:
 
 def _way_out(data: bytes, error: SnapshotError) -> str:
     if isinstance(error, ForeignFileError):
-        return "; give the state file, not the memory file"
+        return "; give the state file, not the memory file nor one of Firecracker's"
     try:
         header = describe(data)
     except SnapshotError:

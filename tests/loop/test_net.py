@@ -90,6 +90,8 @@ async def test_a_full_guest_ring_leaves_the_tap_alone(host: Host) -> None:
         guest.rig.offer(30, 512, BUFFER)
         guest.kick.signal()
         await guest.until(received=30)
+        host.send(30)  # now the tap is listened to again
+        await guest.until(received=31)
     assert guest.nic.device.statistics().rx_queue_event_count >= 1
 
 

@@ -73,12 +73,14 @@ async def test_a_limiter_lets_so_many_pass_and_then_waits(
         guest.send(12)
         counts = (guest.rig.rx, guest.rig.tx)
         first, other = counts if way == "rx" else counts[::-1]
-        while other.used_index() < 12:
-            await guest.interrupt.wait()
+        with trio.fail_after(60):
+            while other.used_index() < 12:
+                await guest.interrupt.wait()
         assert first.used_index() == 4
         assert autojump_clock.current_time() == begun
-        while first.used_index() < 12:
-            await guest.interrupt.wait()
+        with trio.fail_after(60):
+            while first.used_index() < 12:
+                await guest.interrupt.wait()
         assert autojump_clock.current_time() - begun == pytest.approx(2, abs=0.3)
         statistics = guest.nic.device.statistics()
         events = (
@@ -141,6 +143,19 @@ async def test_a_driver_may_come_and_go_when_the_tap_is_gone(host: Host) -> None
         guest.send(1)
         await guest.until(sent=1)
         assert len(guest.lines) == 1
+
+
+async def test_a_driver_that_is_ready_late_needs_no_kick() -> None:
+    """What it kicked for before it was ready is not lost."""
+    guest = guest_on(SocketTap())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(guest.nic.pump, guest, guest.kick)
+        await trio.testing.wait_all_tasks_blocked()
+        guest.rig.activate()
+        guest.rig.send(frame(b"x" * 50))
+        await guest.until(sent=1)
+        nursery.cancel_scope.cancel()
+    await guest.close()
 
 
 async def test_a_tap_that_refuses_offloads_fails_the_activation() -> None:

@@ -15,7 +15,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # Modules of this folder that have BENCHES, a tuple of Bench.
-MODULES: tuple[str, ...] = ("drain", "exits", "net", "process", "restore", "state")
+MODULES: tuple[str, ...] = (
+    "drain",
+    "exits",
+    "memory_file",
+    "net",
+    "process",
+    "restore",
+    "state",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from vmmd._native import lib
 from vmmd.errors import HostError
-from vmmd.loop import memory_file
+from vmmd.loop import memory_file, memory_pass
 from vmmd.loop.dirty import DirtyUnion
 from vmmd.loop.files import map_guest_memory, map_snapshot_memory, unmap_guest_memory
 from vmmd.loop.memory_file import BaseFile, Onto, Origin, Parent
@@ -281,16 +281,19 @@ page_sets = st.dictionaries(st.integers(0, PAGES - 1), st.integers(0, 3), max_si
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(page_sets, page_sets, st.booleans(), st.booleans())
+@given(page_sets, page_sets, st.booleans(), st.booleans(), st.booleans())
 def test_any_pages_come_back(
     tmp_path: Path,
     old: dict[int, int],
     new: dict[int, int],
     given_back: bool,
     in_place: bool,
+    two_workers: bool,
 ) -> None:
     """A Full, a restore, a Full of that, and a Diff of that onto the first."""
-    trio.run(round_trip, tmp_path, old, new, given_back, in_place)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory_pass, "TWO_WORKERS_PAGES", 0 if two_workers else PAGES + 1)
+        trio.run(round_trip, tmp_path, old, new, given_back, in_place)
 
 
 async def round_trip(

@@ -13,6 +13,7 @@
 
 #define PAGE 4096ull
 #define BLOCK_PAGES (MEMFILE_BLOCK / PAGE)
+#define PART_PAGES 64
 #define STOP 0x80000000u
 
 /* -- Bitmaps */
@@ -24,10 +25,6 @@ static int has(const uint64_t *bits, uint64_t page)
 
 static void set_range(uint64_t *bits, uint64_t from, uint64_t to)
 {
-    for (; from < to && from & 63; from++)
-        bits[from >> 6] |= 1ull << (from & 63);
-    for (; from + 64 <= to; from += 64)
-        bits[from >> 6] = ~0ull;
     for (; from < to; from++)
         bits[from >> 6] |= 1ull << (from & 63);
 }
@@ -53,37 +50,34 @@ static long futex(uint32_t *word, int operation, uint32_t value)
     return syscall(SYS_futex, word, operation, value, NULL, NULL, 0);
 }
 
-static int wait_for(uint32_t *word, uint32_t least)
+static void wake(uint32_t *word)
 {
-    for (;;) {
-        uint32_t now = __atomic_load_n(word, __ATOMIC_ACQUIRE);
-        if (now & STOP)
-            return -ECANCELED;
-        if (now >= least)
-            return 0;
-        futex(word, FUTEX_WAIT_PRIVATE, now);
-    }
-}
-
-static void publish(uint32_t *word)
-{
-    __atomic_fetch_add(word, 1, __ATOMIC_RELEASE);
     futex(word, FUTEX_WAKE_PRIVATE, INT_MAX);
 }
 
 void memfile_stop(struct memfile_pass *pass)
 {
-    uint32_t *words[] = {&pass->checked, &pass->written};
-    for (int i = 0; i < 2; i++) {
-        /* In the word itself: who looked before and sleeps after is not lost. */
-        __atomic_fetch_or(words[i], STOP, __ATOMIC_RELEASE);
-        futex(words[i], FUTEX_WAKE_PRIVATE, INT_MAX);
+    /* In the word itself: who looked before and sleeps after is not lost. */
+    __atomic_fetch_or(&pass->written, STOP, __ATOMIC_RELEASE);
+    wake(&pass->written);
+}
+
+/* Until check may do `batch`; 0 or -ECANCELED. */
+static int wait_for_turn(struct memfile_pass *pass, uint32_t batch)
+{
+    for (;;) {
+        uint32_t now = __atomic_load_n(&pass->written, __ATOMIC_ACQUIRE);
+        if (now & STOP)
+            return -ECANCELED;
+        if (pass->out_fd < 0 || batch < now + MEMFILE_LEAD)
+            return 0;
+        futex(&pass->written, FUTEX_WAIT_PRIVATE, now);
     }
 }
 
-static uint32_t block_count(const struct memfile_pass *pass)
+static int stopped(struct memfile_pass *pass)
 {
-    return (uint32_t)((pass->pages + BLOCK_PAGES - 1) / BLOCK_PAGES);
+    return __atomic_load_n(&pass->written, __ATOMIC_ACQUIRE) & STOP ? -ECANCELED : 0;
 }
 
 static uint64_t block_end(const struct memfile_pass *pass, uint32_t block)
@@ -109,8 +103,9 @@ static int transfer(int fd, int out, const void *data, uint64_t length, uint64_t
     return 0;
 }
 
-int memfile_copy(int from, int to, uint64_t offset, uint64_t length, void *buffer)
+static int copy(int from, int to, uint64_t offset, uint64_t length)
 {
+    uint8_t buffer[65536];
     while (length) {
         off_t in = (off_t)offset, out = in;
         ssize_t count = copy_file_range(from, &in, to, &out, length, 0);
@@ -119,7 +114,7 @@ int memfile_copy(int from, int to, uint64_t offset, uint64_t length, void *buffe
         if (count <= 0) {
             /* Not between these file systems, or nothing left to read: the
              * plain calls can do the one and name the other. */
-            count = length < MEMFILE_BLOCK ? (ssize_t)length : MEMFILE_BLOCK;
+            count = (ssize_t)(length < sizeof buffer ? length : sizeof buffer);
             int error = transfer(from, 0, buffer, (uint64_t)count, offset);
             if (!error)
                 error = transfer(to, 1, buffer, (uint64_t)count, offset);
@@ -169,116 +164,150 @@ static int is_zero(const uint8_t *page)
     return !first && !memcmp(page, page + sizeof first, PAGE - sizeof first);
 }
 
-static int read_kept(struct memfile_pass *pass, uint64_t first, uint64_t end)
+static int read_kept(struct memfile_pass *pass, uint64_t first, uint64_t end,
+                     uint8_t *buffer)
 {
-    uint64_t to;
-    for (uint64_t at = first; (at = next_page(pass->keep, at, end, 1)) < end; at = to) {
+    uint64_t at = first, to;
+    int error = 0;
+    for (; !error && (at = next_page(pass->keep, at, end, 1)) < end; at = to) {
         to = next_page(pass->keep, at, end, 0);
-        int error = transfer(pass->base_fd, 0, pass->check_buffer + (at - first) * PAGE,
-                             (to - at) * PAGE, at * PAGE);
-        if (error)
-            return error;
+        uint8_t *there = buffer + (at - first) * PAGE;
+        error = transfer(pass->base_fd, 0, there, (to - at) * PAGE, at * PAGE);
     }
-    return 0;
+    return error;
 }
 
-static int check_block(struct memfile_pass *pass, uint32_t block)
+/* The processor's own prefetchers stop at each page's end: half the time. */
+static void prefetch(const struct memfile_pass *pass, uint64_t page, uint64_t end)
 {
-    uint64_t first = block * BLOCK_PAGES, end = block_end(pass, block), room;
-    uint32_t checksum = 0;
-    if (pass->known && pass->known[block])
-        return 0;
-    int error = pass->keep ? read_kept(pass, first, end) : 0;
-    if (error)
-        return error;
-    for (uint64_t page = first; page < end; page++) {
+    uint64_t room, next = next_page(pass->take, page, end, 1);
+    const uint8_t *at = next < end ? host_at(pass->memory, next * PAGE, &room) : NULL;
+    for (uint64_t i = 0; at && i < PAGE; i += 64)
+        __builtin_prefetch(at + i);
+}
+
+static int check_pages(struct memfile_pass *pass, uint32_t batch, uint64_t page,
+                       uint64_t end, const uint8_t *kept, uint32_t *checksum)
+{
+    uint64_t room, batch_end = block_end(pass, pass->ends[batch] - 1);
+    for (; page < end; page++) {
         const uint8_t *at = NULL;
         if (has(pass->keep, page)) {
-            at = pass->check_buffer + (page - first) * PAGE;
+            at = kept + page % BLOCK_PAGES * PAGE;
         } else if (has(pass->take, page)) {
             at = host_at(pass->memory, page * PAGE, &room);
             if (!at)
                 return -EFAULT;
+            prefetch(pass, page + 1, batch_end);
             if (pass->skip_zero && is_zero(at)) {
                 pass->take[page >> 6] &= ~(1ull << (page & 63));
                 at = NULL;
             }
         }
         if (at)
-            checksum = crc32c(checksum, at, PAGE);
+            *checksum = crc32c(*checksum, at, PAGE);
+    }
+    return 0;
+}
+
+static int write_pages(struct memfile_pass *pass, uint64_t first, uint64_t end)
+{
+    uint64_t at = first, to, room = 0;
+    int error = 0;
+    for (; !error && (at = next_page(pass->take, at, end, 1)) < end; at = to) {
+        const uint8_t *from = host_at(pass->memory, at * PAGE, &room);
+        to = next_page(pass->take, at, end, 0);
+        if (to - at > room / PAGE)
+            to = at + room / PAGE;
+        error = from ? transfer(pass->out_fd, 1, from, (to - at) * PAGE, at * PAGE) : -EFAULT;
+    }
+    if (!pass->keep || !pass->copy_base)
+        return error;
+    for (at = first; !error && (at = next_page(pass->keep, at, end, 1)) < end; at = to) {
+        to = next_page(pass->keep, at, end, 0);
+        error = copy(pass->base_fd, pass->out_fd, at * PAGE, (to - at) * PAGE);
+    }
+    return error;
+}
+
+/* -- Blocks and batches */
+
+/* Checks a block; with `write` writes each part while it is in the cache. */
+static int check_block(struct memfile_pass *pass, uint32_t batch, uint32_t block,
+                       uint8_t *kept, int write)
+{
+    uint64_t first = block * BLOCK_PAGES, end = block_end(pass, block), to;
+    int known = pass->known && pass->known[block];
+    uint32_t checksum = 0;
+    int error = pass->keep && !known ? read_kept(pass, first, end, kept) : 0;
+    for (uint64_t at = first; at < end && !error; at = to) {
+        to = end - at < PART_PAGES ? end : at + PART_PAGES;
+        if (!known)
+            error = check_pages(pass, batch, at, to, kept, &checksum);
+        if (!error && write)
+            error = write_pages(pass, at, to);
     }
     pass->checksums[block] = checksum;
-    return 0;
+    return error;
+}
+
+/* The same of a batch that nobody else has; 1 if another has it. */
+static int check_batch(struct memfile_pass *pass, uint32_t batch, uint8_t *kept, int write)
+{
+    uint32_t *state = &pass->states[batch], none = MEMFILE_UNCHECKED;
+    if (!__atomic_compare_exchange_n(state, &none, MEMFILE_CHECKING, 0, __ATOMIC_ACQUIRE,
+                                     __ATOMIC_RELAXED))
+        return 1;
+    int error = 0;
+    uint32_t block = batch ? pass->ends[batch - 1] : 0;
+    while (!error && block < pass->ends[batch])
+        error = check_block(pass, batch, block++, kept, write);
+    if (error)
+        memfile_stop(pass); /* before who waits for this batch is woken */
+    __atomic_store_n(state, MEMFILE_CHECKED, __ATOMIC_RELEASE);
+    wake(state);
+    return error;
 }
 
 int memfile_check(struct memfile_pass *pass)
 {
-    uint32_t blocks = block_count(pass);
     int error = 0;
-    for (uint32_t block = 0; block < blocks && !error; block++) {
-        int ahead = pass->out_fd >= 0 && block >= MEMFILE_LEAD;
-        error = wait_for(&pass->written, ahead ? block - MEMFILE_LEAD + 1 : 0);
+    for (uint32_t batch = 0; batch < pass->batches && error >= 0; batch++) {
+        error = wait_for_turn(pass, batch);
         if (!error)
-            error = check_block(pass, block);
-        if (!error)
-            publish(&pass->checked);
+            error = check_batch(pass, batch, pass->check_buffer, 0);
     }
-    if (error)
-        memfile_stop(pass);
+    return error < 0 ? error : 0;
+}
+
+static int write_batch(struct memfile_pass *pass, uint32_t batch)
+{
+    uint32_t *state = &pass->states[batch];
+    /* Rather than wait for a batch that is not begun, check it here: on a busy
+     * host the other half may not have a processor. */
+    int error = stopped(pass);
+    if (!error)
+        error = check_batch(pass, batch, pass->write_buffer, 1);
+    if (error <= 0)
+        return error;
+    while ( __atomic_load_n(state, __ATOMIC_ACQUIRE) != MEMFILE_CHECKED)
+        futex(state, FUTEX_WAIT_PRIVATE, MEMFILE_CHECKING);
+    error = stopped(pass);
+    uint32_t block = batch ? pass->ends[batch - 1] : 0;
+    for (; !error && block < pass->ends[batch]; block++)
+        error = write_pages(pass, block * BLOCK_PAGES, block_end(pass, block));
     return error;
-}
-
-/* -- Write */
-
-static int write_taken(struct memfile_pass *pass, uint64_t at, uint64_t to)
-{
-    while (at < to) {
-        uint64_t room, length = (to - at) * PAGE;
-        const uint8_t *from = host_at(pass->memory, at * PAGE, &room);
-        if (!from)
-            return -EFAULT;
-        if (length > room)
-            length = room;
-        int error = transfer(pass->out_fd, 1, from, length, at * PAGE);
-        if (error)
-            return error;
-        at += length / PAGE;
-    }
-    return 0;
-}
-
-static int write_block(struct memfile_pass *pass, uint32_t block)
-{
-    uint64_t first = block * BLOCK_PAGES, end = block_end(pass, block), to;
-    int error = 0;
-    for (uint64_t at = first; (at = next_page(pass->take, at, end, 1)) < end; at = to) {
-        to = next_page(pass->take, at, end, 0);
-        error = write_taken(pass, at, to);
-        if (error)
-            return error;
-    }
-    if (!pass->keep || !pass->copy_base)
-        return 0;
-    for (uint64_t at = first; (at = next_page(pass->keep, at, end, 1)) < end; at = to) {
-        to = next_page(pass->keep, at, end, 0);
-        error = memfile_copy(pass->base_fd, pass->out_fd, at * PAGE, (to - at) * PAGE,
-                             pass->copy_buffer);
-        if (error)
-            return error;
-    }
-    return 0;
 }
 
 int memfile_write(struct memfile_pass *pass)
 {
-    uint32_t blocks = block_count(pass);
     int error = 0;
-    for (uint32_t block = 0; block < blocks && !error; block++) {
-        error = wait_for(&pass->checked, block + 1);
-        if (!error)
-            error = write_block(pass, block);
-        if (!error)
-            publish(&pass->written);
+    for (uint32_t batch = 0; batch < pass->batches && !error; batch++) {
+        error = write_batch(pass, batch);
+        if (!error) {
+            __atomic_fetch_add(&pass->written, 1, __ATOMIC_RELEASE);
+            wake(&pass->written);
+        }
     }
     if (error)
         memfile_stop(pass);

@@ -9,7 +9,10 @@
 
 // cffi>
 #define MEMFILE_BLOCK 2097152
-#define MEMFILE_LEAD 16
+#define MEMFILE_LEAD 8
+#define MEMFILE_UNCHECKED 0
+#define MEMFILE_CHECKING 1
+#define MEMFILE_CHECKED 2
 
 /* One pass over a memory file. `take` names the pages to write from memory,
  * `keep` (or NULL) those that are the base file's; they have no page in common.
@@ -17,33 +20,37 @@
  * pages are copied to out_fd; else they are there already, or not wanted.
  * `checksums` gets a crc32c a block over its pages of both kinds, in order,
  * but for blocks that are marked in `known` (a byte a block).
- * Buffers are of MEMFILE_BLOCK bytes, and needed with `keep` alone. */
+ * Buffers are of MEMFILE_BLOCK bytes, and needed with `keep` alone. Batch i is
+ * the blocks from ends[i - 1] (or 0) up to ends[i]: enough of them to be worth
+ * the other half's wake. */
 struct memfile_pass {
     const struct guest_memory *memory;
     uint64_t pages;
     uint64_t *take;
     const uint64_t *keep;
     const uint8_t *known;
+    const uint32_t *ends;
     uint32_t *checksums;
     uint8_t *check_buffer;
-    uint8_t *copy_buffer;
+    uint8_t *write_buffer;
     int base_fd;
     int out_fd;
     uint32_t skip_zero;
     uint32_t copy_base;
-    /* Blocks done, in the low 31 bits; the upper bit is memfile_stop's. */
-    uint32_t checked;
-    uint32_t written;
+    uint32_t batches;
+    uint32_t *states; /* a batch */
+    uint32_t written; /* batches, in the low 31 bits; the upper is memfile_stop's */
 };
 
 /* The two halves of a pass, each in a thread of its own: check goes ahead of
- * write by up to MEMFILE_LEAD blocks. 0 or a negative errno, which stops the
- * other half with -ECANCELED. Without a file to write (out_fd -1) check runs
- * alone. -EIO: the base file has become shorter. */
+ * write by up to MEMFILE_LEAD batches, and write checks what check has not begun.
+ * 0 or a negative errno, which stops the other half with -ECANCELED. Without a
+ * file to write (out_fd -1) check runs alone. -EIO: the base file has become
+ * shorter. */
 int memfile_check(struct memfile_pass *pass);
 int memfile_write(struct memfile_pass *pass);
 
-/* Ends both halves within a block's time. From any thread. */
+/* Ends both halves within a batch's time. From any thread. */
 void memfile_stop(struct memfile_pass *pass);
 
 /* Marks, from bit `first` on, the pages of [host, host + size) that hold what
@@ -56,9 +63,5 @@ int memfile_present(int pagemap_fd, const void *host, uint64_t size,
 
 /* Marks the pages that touch data extents of a file. 0 or a negative errno. */
 int memfile_extents(int fd, uint64_t pages, uint64_t *bitmap);
-
-/* Copies `length` bytes between files at the same offset, sharing them where
- * the file system can. 0 or a negative errno. `buffer`: MEMFILE_BLOCK bytes. */
-int memfile_copy(int from, int to, uint64_t offset, uint64_t length, void *buffer);
 // <cffi
 #endif

@@ -1,22 +1,21 @@
 """Writing guest memory to a memory file: which pages, and the two workers.
 
 The pages are found without reading them (``memory_file.c``); one worker looks
-for zero pages and sums up block *n*+1 while another writes block *n*. The guest
-is paused all the while, and the loop serves.
+for zero pages and sums up what another then writes. The guest is paused all the
+while, and the loop serves.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import trio
-
-from vmmd._native import ffi, lib
+from vmmd._native import lib
 from vmmd.errors import HostError
 from vmmd.frozen import dataclass
+from vmmd.loop.memory_pass import BaseFile as BaseFile
+from vmmd.loop.memory_pass import Pass, Plan, untouched
 from vmmd.loop.pages import (
     BLOCK_BYTES,
     all_pages,
@@ -29,28 +28,11 @@ from vmmd.rust import io_error
 from vmmd.state.manifest import MemoryManifest, count_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from typing import TypeAlias
+    from collections.abc import Iterator
 
-    from vmmd._native import CData
     from vmmd.loop.dirty import DirtyUnion
+    from vmmd.loop.memory_pass import Progress as Progress
     from vmmd.memory import GuestMemory
-
-    Progress: TypeAlias = Callable[[int, int], None]
-    """Called with bytes of the file passed, and its size."""
-
-PROGRESS_S = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class BaseFile:
-    """A memory file that is open at ``fd``, which is its opener's to close.
-
-    ``manifest``: what its snapshot says of it, None if nobody knows.
-    """
-
-    fd: int
-    manifest: MemoryManifest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,26 +69,6 @@ class Parent:
 
     snapshot_id: str | None
     onto: Onto | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """One pass: ``take`` from memory, ``keep`` of ``base``; sets of pages."""
-
-    take: int
-    kind: str
-    parent_id: str | None
-    keep: int = 0
-    base: BaseFile | None = None
-    skip_zero: bool = False
-    copy_base: bool = False
-
-
-_FAILED = {
-    lib.memfile_check: "Cannot read the base memory file: ",
-    lib.memfile_write: "Cannot write memory file: Cannot dump memory: "
-    "Guest memory error: ",
-}
 
 
 def _silent(done: int, size: int) -> None:
@@ -180,8 +142,8 @@ async def verify(fd: int, manifest: MemoryManifest) -> tuple[int, ...]:
     asked. HostError if the file cannot be read.
     """
     pages = int.from_bytes(manifest.pages, "little")
-    plan = _Plan(0, manifest.kind, manifest.parent_id, pages, BaseFile(fd))
-    work = _Pass(None, -1, manifest.size, plan, bytes(manifest.block_count))
+    plan = Plan(0, manifest.kind, manifest.parent_id, pages, BaseFile(fd))
+    work = Pass(None, -1, manifest.size, plan, bytes(manifest.block_count))
     await work.run(_silent)
     return tuple(
         block.index
@@ -208,9 +170,10 @@ def merge_journal(journal_fd: int, target_fd: int, size: int) -> None:
     Blocks; OSError from the file.
     """
     pages = _journal_pages(journal_fd, size)
-    plan = _Plan(0, "Diff", None, pages, BaseFile(journal_fd), copy_base=True)
-    work = _Pass(None, target_fd, size, plan, bytes(count_blocks(size)))
-    work.native.checked = count_blocks(size)
+    plan = Plan(0, "Diff", None, pages, BaseFile(journal_fd), copy_base=True)
+    work = Pass(None, target_fd, size, plan, bytes(count_blocks(size)))
+    for batch in range(work.native.batches):
+        work.native.states[batch] = lib.MEMFILE_CHECKED
     if number := lib.memfile_write(work.native):
         raise OSError(-number, os.strerror(-number))
 
@@ -223,14 +186,14 @@ def _journal_pages(fd: int, size: int) -> int:
 # -- Which pages
 
 
-def _full(memory: GuestMemory, origin: Origin) -> _Plan:
+def _full(memory: GuestMemory, origin: Origin) -> Plan:
     base = origin.base
     if base is None:
         take = all_pages(memory) if origin.served else present_pages(memory)
-        return _Plan(take, "Full", None, skip_zero=True)
+        return Plan(take, "Full", None, skip_zero=True)
     take = present_pages(memory, private_file=True)
     keep = data_extents(base.fd, memory.size) & mapped_from_file(memory) & ~take
-    return _Plan(take, "Full", None, keep, base, skip_zero=True, copy_base=True)
+    return Plan(take, "Full", None, keep, base, skip_zero=True, copy_base=True)
 
 
 def _diff(
@@ -238,7 +201,7 @@ def _diff(
     dirty: DirtyUnion,
     parent: Parent,
     origin: Origin,
-) -> _Plan:
+) -> Plan:
     take = dirty.collect()
     if not dirty.tracked:
         private_file = origin.base is not None
@@ -247,138 +210,25 @@ def _diff(
             take |= all_pages(memory) & ~mapped_from_file(memory)
     onto = parent.onto
     if onto is None:
-        return _Plan(take, "Diff", parent.snapshot_id)
+        return Plan(take, "Diff", parent.snapshot_id)
     keep = data_extents(onto.file.fd, memory.size) & ~take
     known = onto.file.manifest
     kind = "Full" if known is None else known.kind
     grandparent = None if known is None else known.parent_id
-    return _Plan(take, kind, grandparent, keep, onto.file, copy_base=onto.copy)
+    return Plan(take, kind, grandparent, keep, onto.file, copy_base=onto.copy)
 
 
 # -- The pass
 
 
 async def _write(
-    memory: GuestMemory, fd: int, plan: _Plan, progress: Progress
+    memory: GuestMemory, fd: int, plan: Plan, progress: Progress
 ) -> MemoryManifest:
     with _naming("Cannot perform set_length on the memory backing file: "):
         os.ftruncate(fd, memory.size)
-    work = _Pass(memory, fd, memory.size, plan, _untouched(plan, memory.size))
+    work = Pass(memory, fd, memory.size, plan, untouched(plan, memory.size))
     await work.run(progress)
     return work.manifest(tuple((r.gpa, len(r.buffer)) for r in memory.regions))
-
-
-def _untouched(plan: _Plan, size: int) -> bytes:
-    """A byte a block: whether it is as in the base file, and need not be read."""
-    known = bytearray(count_blocks(size))
-    if plan.base is None:
-        return bytes(known)
-    parent, none = plan.base.manifest, bytes(BLOCK_BYTES)
-    take = plan.take.to_bytes(BLOCK_BYTES * len(known), "little")
-    keep = plan.keep.to_bytes(BLOCK_BYTES * len(known), "little")
-    for index in range(len(known)):
-        block = slice(BLOCK_BYTES * index, BLOCK_BYTES * (index + 1))
-        if take[block] == none and keep[block] != none:
-            known[index] = parent is None or _within(parent.pages[block], keep[block])
-    return bytes(known)
-
-
-def _within(pages: bytes, others: bytes) -> bool:
-    return not int.from_bytes(pages, "little") & ~int.from_bytes(others, "little")
-
-
-class _Pass:
-    """The structure that both halves share, and what keeps its parts alive."""
-
-    def __init__(
-        self, memory: GuestMemory | None, fd: int, size: int, plan: _Plan, known: bytes
-    ) -> None:
-        self._plan, self._size, self._known = plan, size, known
-        blocks = count_blocks(size)
-        self._memory = memory
-        self._take = bytearray(plan.take.to_bytes(BLOCK_BYTES * blocks, "little"))
-        self._keep = plan.keep.to_bytes(BLOCK_BYTES * blocks, "little")
-        self.checksums = ffi.new("uint32_t[]", blocks)
-        self.native = native = ffi.new("struct memfile_pass *")
-        self._alive: list[CData] = []
-        native.memory = ffi.NULL if memory is None else memory.native
-        native.pages, native.out_fd = size // PAGE_SIZE, fd
-        native.take = self._words(self._take)
-        native.checksums = self.checksums
-        native.skip_zero, native.copy_base = plan.skip_zero, plan.copy_base
-        if plan.base is not None:
-            native.base_fd = plan.base.fd
-            native.keep = self._words(self._keep)
-            native.known = self._held(ffi.from_buffer("uint8_t[]", known))
-            native.check_buffer = self._held(ffi.new("uint8_t[]", lib.MEMFILE_BLOCK))
-            native.copy_buffer = self._held(ffi.new("uint8_t[]", lib.MEMFILE_BLOCK))
-
-    def _words(self, bitmap: bytes | bytearray) -> CData:
-        return self._held(ffi.from_buffer("uint64_t[]", bitmap))
-
-    def _held(self, part: CData) -> CData:
-        self._alive.append(part)
-        return part
-
-    async def run(self, progress: Progress) -> None:
-        """Both halves, each in a worker. HostError; progress may raise too."""
-        halves = {lib.memfile_check: 0, lib.memfile_write: 0}
-        if self.native.out_fd < 0:
-            del halves[lib.memfile_write]
-        limiter = trio.CapacityLimiter(2)
-
-        async def half(function: CData) -> None:
-            halves[function] = await trio.to_thread.run_sync(
-                function, self.native, limiter=limiter
-            )
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._watch, progress)
-            async with trio.open_nursery() as workers:
-                for function in halves:
-                    workers.start_soon(half, function)
-            nursery.cancel_scope.cancel()
-        for function, number in halves.items():
-            if number and number != -errno.ECANCELED:
-                error = OSError(-number, os.strerror(-number))
-                raise HostError(_FAILED[function] + io_error(error)) from error
-        progress(self._size, self._size)
-
-    async def _watch(self, progress: Progress) -> None:
-        """Tell how far it is; whatever ends this ends the workers."""
-        try:
-            while True:
-                blocks = self.native.written & 0x7FFFFFFF
-                progress(min(blocks * lib.MEMFILE_BLOCK, self._size), self._size)
-                await trio.sleep(PROGRESS_S)
-        finally:
-            lib.memfile_stop(self.native)
-
-    def manifest(self, regions: tuple[tuple[int, int], ...]) -> MemoryManifest:
-        """What the file holds now; of blocks that were not read, what is known."""
-        plan = self._plan
-        data = int.from_bytes(self._take, "little") | plan.keep
-        pages = bytearray(data.to_bytes(len(self._take), "little"))
-        sums = bytearray(ffi.buffer(self.checksums))
-        unverified = bytearray((len(self._known) + 7) // 8)
-        parent = None if plan.base is None else plan.base.manifest
-        for index, known in enumerate(self._known):
-            block = parent.block(index) if known and parent is not None else None
-            if block is not None:
-                pages[64 * index : 64 * index + 64] = block.pages
-                checksum = (block.checksum or 0).to_bytes(4, "little")
-                sums[4 * index : 4 * index + 4] = checksum
-            if known and (block is None or block.checksum is None):
-                unverified[index >> 3] |= 1 << (index & 7)
-        return MemoryManifest(
-            size=self._size,
-            regions=regions,
-            kind=plan.kind,
-            parent_id=plan.parent_id,
-            pages=bytes(pages),
-            checksums=bytes(sums),
-            unverified=bytes(unverified),
-        )
 
 
 @contextmanager

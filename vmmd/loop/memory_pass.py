@@ -1,0 +1,202 @@
+"""One pass over a memory file: the two workers of ``memory_file.c``.
+
+A plan says which pages are taken from memory and which are a base file's; a pass
+carries it out and makes the manifest of it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+import trio
+
+from vmmd._native import ffi, lib
+from vmmd.errors import HostError
+from vmmd.frozen import dataclass
+from vmmd.loop.pages import BLOCK_BYTES
+from vmmd.memory import PAGE_SIZE
+from vmmd.rust import io_error
+from vmmd.state.manifest import MemoryManifest, count_blocks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeAlias
+
+    from vmmd._native import CData
+    from vmmd.memory import GuestMemory
+
+    Progress: TypeAlias = Callable[[int, int], None]
+    """Called with bytes of the file passed, and its size."""
+
+PROGRESS_S = 0.05
+TWO_WORKERS_PAGES = 8192
+"""Below 32 MiB a second worker costs more than it saves: write checks as well."""
+
+BATCH_PAGES = 512
+"""So many pages take a millisecond to write, a wake of the other worker 20 µs."""
+
+
+@dataclass(frozen=True, slots=True)
+class BaseFile:
+    """A memory file that is open at ``fd``, which is its opener's to close.
+
+    ``manifest``: what its snapshot says of it, None if nobody knows.
+    """
+
+    fd: int
+    manifest: MemoryManifest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One pass: ``take`` from memory, ``keep`` of ``base``; sets of pages."""
+
+    take: int
+    kind: str
+    parent_id: str | None
+    keep: int = 0
+    base: BaseFile | None = None
+    skip_zero: bool = False
+    copy_base: bool = False
+
+
+_FAILED = {
+    lib.memfile_check: "Cannot read the base memory file: ",
+    lib.memfile_write: "Cannot write memory file: Cannot dump memory: "
+    "Guest memory error: ",
+}
+
+
+def untouched(plan: Plan, size: int) -> bytes:
+    """A byte a block: whether it is as in the base file, and need not be read."""
+    known = bytearray(count_blocks(size))
+    if plan.base is None:
+        return bytes(known)
+    parent, none = plan.base.manifest, bytes(BLOCK_BYTES)
+    take = plan.take.to_bytes(BLOCK_BYTES * len(known), "little")
+    keep = plan.keep.to_bytes(BLOCK_BYTES * len(known), "little")
+    for index in range(len(known)):
+        block = slice(BLOCK_BYTES * index, BLOCK_BYTES * (index + 1))
+        if take[block] == none and keep[block] != none:
+            known[index] = parent is None or _within(parent.pages[block], keep[block])
+    return bytes(known)
+
+
+def _batches(take: bytes | bytearray, keep: bytes) -> list[int]:
+    """Where batches of blocks end, each of BATCH_PAGES pages or more."""
+    ends, pages, blocks = [], 0, len(take) // BLOCK_BYTES
+    for index in range(blocks):
+        block = slice(BLOCK_BYTES * index, BLOCK_BYTES * (index + 1))
+        pages += int.from_bytes(take[block], "little").bit_count()
+        pages += int.from_bytes(keep[block], "little").bit_count()
+        if pages >= BATCH_PAGES or index == blocks - 1:
+            ends.append(index + 1)
+            pages = 0
+    return ends
+
+
+def _within(pages: bytes, others: bytes) -> bool:
+    return not int.from_bytes(pages, "little") & ~int.from_bytes(others, "little")
+
+
+class Pass:
+    """The structure that both halves share, and what keeps its parts alive."""
+
+    def __init__(
+        self, memory: GuestMemory | None, fd: int, size: int, plan: Plan, known: bytes
+    ) -> None:
+        self._plan, self._size, self._known = plan, size, known
+        blocks = count_blocks(size)
+        self._memory = memory
+        self._take = bytearray(plan.take.to_bytes(BLOCK_BYTES * blocks, "little"))
+        self._keep = plan.keep.to_bytes(BLOCK_BYTES * blocks, "little")
+        self.checksums = ffi.new("uint32_t[]", blocks)
+        self.native = native = ffi.new("struct memfile_pass *")
+        self._alive: list[CData] = []
+        native.memory = ffi.NULL if memory is None else memory.native
+        native.pages, native.out_fd = size // PAGE_SIZE, fd
+        native.take = self._words(self._take)
+        self._ends = _batches(self._take, self._keep)
+        native.batches = len(self._ends)
+        native.ends = self._held(ffi.new("uint32_t[]", self._ends))
+        native.states = self._held(ffi.new("uint32_t[]", len(self._ends)))
+        native.checksums = self.checksums
+        native.skip_zero, native.copy_base = plan.skip_zero, plan.copy_base
+        if plan.base is not None:
+            native.base_fd = plan.base.fd
+            native.keep = self._words(self._keep)
+            native.known = self._held(ffi.from_buffer("uint8_t[]", known))
+            native.check_buffer = self._held(ffi.new("uint8_t[]", lib.MEMFILE_BLOCK))
+            native.write_buffer = self._held(ffi.new("uint8_t[]", lib.MEMFILE_BLOCK))
+
+    def _words(self, bitmap: bytes | bytearray) -> CData:
+        return self._held(ffi.from_buffer("uint64_t[]", bitmap))
+
+    def _held(self, part: CData) -> CData:
+        self._alive.append(part)
+        return part
+
+    async def run(self, progress: Progress) -> None:
+        """What halves it takes, each in a worker. HostError; progress may raise."""
+        halves = {lib.memfile_check: 0, lib.memfile_write: 0}
+        if self.native.out_fd < 0:
+            del halves[lib.memfile_write]
+        elif self._plan.take.bit_count() < TWO_WORKERS_PAGES:
+            del halves[lib.memfile_check]
+        limiter = trio.CapacityLimiter(2)
+
+        async def half(function: CData) -> None:
+            halves[function] = await trio.to_thread.run_sync(
+                function, self.native, limiter=limiter
+            )
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch, progress)
+            async with trio.open_nursery() as workers:
+                for function in halves:
+                    workers.start_soon(half, function)
+            nursery.cancel_scope.cancel()
+        for function, number in halves.items():
+            if number and number != -errno.ECANCELED:
+                error = OSError(-number, os.strerror(-number))
+                raise HostError(_FAILED[function] + io_error(error)) from error
+        progress(self._size, self._size)
+
+    async def _watch(self, progress: Progress) -> None:
+        """Tell how far it is; whatever ends this ends the workers."""
+        try:
+            while True:
+                batches = self.native.written & 0x7FFFFFFF
+                blocks = self._ends[batches - 1] if batches else 0
+                progress(min(blocks * lib.MEMFILE_BLOCK, self._size), self._size)
+                await trio.sleep(PROGRESS_S)
+        finally:
+            lib.memfile_stop(self.native)
+
+    def manifest(self, regions: tuple[tuple[int, int], ...]) -> MemoryManifest:
+        """What the file holds now; of blocks that were not read, what is known."""
+        plan = self._plan
+        data = int.from_bytes(self._take, "little") | plan.keep
+        pages = bytearray(data.to_bytes(len(self._take), "little"))
+        sums = bytearray(ffi.buffer(self.checksums))
+        unverified = bytearray((len(self._known) + 7) // 8)
+        parent = None if plan.base is None else plan.base.manifest
+        for index, known in enumerate(self._known):
+            block = parent.block(index) if known and parent is not None else None
+            if block is not None:
+                pages[64 * index : 64 * index + 64] = block.pages
+                checksum = (block.checksum or 0).to_bytes(4, "little")
+                sums[4 * index : 4 * index + 4] = checksum
+            if known and (block is None or block.checksum is None):
+                unverified[index >> 3] |= 1 << (index & 7)
+        return MemoryManifest(
+            size=self._size,
+            regions=regions,
+            kind=plan.kind,
+            parent_id=plan.parent_id,
+            pages=bytes(pages),
+            checksums=bytes(sums),
+            unverified=bytes(unverified),
+        )

@@ -54,9 +54,10 @@ async def save(folder: str, snapshot_id: str, kind: str, last_step: str) -> None
             memory.write(page * PAGE_SIZE, bytes([byte]) * PAGE_SIZE)
     files = SnapshotFiles.check(*paths, snapshot_id, at_step=at_step)
     with files:
+        onto = files.find_onto(SIZE, "old", None) if kind == "Diff" else None
         fd = await files.open_memory()
         if kind == "Diff":
-            parent = Parent("old", files.find_onto(SIZE, "old", None))
+            parent = Parent("old", onto)
             await memory_file.write_diff(memory, fd, dirty, parent)
         else:
             await memory_file.write_full(memory, fd)

@@ -156,6 +156,27 @@ async def test_a_full_of_restored_memory_is_the_bases_with_what_was_written(
     os.close(fd)
 
 
+async def test_the_manifest_of_a_merged_diff_does_not_stand_for_its_file(
+    memory: GuestMemory, tmp_path: Path
+) -> None:
+    """Somebody merged a Diff onto its parent, and it was loaded as it is then."""
+    dirty = DirtyUnion(memory, lambda _slot, size: bytes(size // PAGE_SIZE // 8))
+    fill(memory, {3: 1})
+    diff = fresh(tmp_path, "diff")
+    made = await memory_file.write_diff(memory, diff, dirty, Parent("before"))
+    fill(memory, {9: 2, 600: 3})
+    base = fresh(tmp_path, "base")
+    await memory_file.write_full(memory, base)
+    restored = map_snapshot_memory(REGIONS, base)
+    fd = fresh(tmp_path)
+    origin = Origin(BaseFile(base, made))
+    full = await memory_file.write_full(restored, fd, origin)
+    assert named(int.from_bytes(full.pages, "little")) == {3, 9, 600}
+    unmap_guest_memory(restored)
+    for each in (diff, base, fd):
+        os.close(each)
+
+
 async def test_given_back_ranges_are_zero_and_not_the_files(tmp_path: Path) -> None:
     (tmp_path / "base").write_bytes(b"x" * SIZE)
     base = os.open(tmp_path / "base", os.O_RDONLY)

@@ -126,6 +126,22 @@ async def test_the_next_create_finishes_or_clears_what_was_left(
     assert names(tmp_path) == {"s", "m"}
 
 
+async def test_an_interrupted_merge_is_finished_before_the_next(
+    tmp_path: Path,
+) -> None:
+    await save(str(tmp_path), "old", "Full", "")
+    run(tmp_path, "new", "Diff", "merge-begun")
+    assert loadable(tmp_path) is None
+    paths = (str(tmp_path / "s"), str(tmp_path / "m"))
+    with SnapshotFiles.check(*paths, "next") as files:
+        onto = files.find_onto(SIZE, "new", None)
+        assert onto is not None
+        assert not onto.copy
+        await files.open_memory()
+    assert loadable(tmp_path) == "new"
+    assert names(tmp_path) == {"s", "m"}
+
+
 async def test_a_create_under_way_is_not_disturbed(tmp_path: Path) -> None:
     paths = (str(tmp_path / "s"), str(tmp_path / "m"))
     with (

@@ -193,6 +193,9 @@ def _full(memory: GuestMemory, origin: Origin) -> Plan:
         return Plan(take, "Full", None, skip_zero=True)
     take = present_pages(memory, private_file=True)
     keep = data_extents(base.fd, memory.size) & mapped_from_file(memory) & ~take
+    if base.manifest is not None and base.manifest.parent_id is not None:
+        # It was merged onto its parent by somebody: its manifest has but a part.
+        base = BaseFile(base.fd)
     return Plan(take, "Full", None, keep, base, skip_zero=True, copy_base=True)
 
 

@@ -43,8 +43,8 @@ class SnapshotFiles:
 
     ``at_step`` is told each step's name once it is done, in the order of STEPS;
     "merge-begun" is of merges in place alone.
-    In order: :meth:`check`, :meth:`check_space`, :meth:`open_memory`, for a Diff
-    :meth:`find_onto`, then writing, :meth:`seal_memory`, :meth:`write_state`,
+    In order: :meth:`check`, for a Diff :meth:`find_onto`, :meth:`check_space`,
+    :meth:`open_memory`, then writing, :meth:`seal_memory`, :meth:`write_state`,
     :meth:`commit`.
     """
 
@@ -60,6 +60,7 @@ class SnapshotFiles:
         self._fds: list[int] = []
         self._memory_fd = -1
         self._merging = False
+        self._tidied = False
         self._over = False
 
     @classmethod
@@ -124,10 +125,10 @@ class SnapshotFiles:
     async def open_memory(self) -> int:
         """The empty file to write memory to; this object's to close.
 
-        Finishes, or clears away, what a killed process left of an earlier create
-        to the same names. HostError.
+        This and :meth:`find_onto` first finish, or clear away, what a killed process
+        left of an earlier create to the same names. HostError.
         """
-        await trio.to_thread.run_sync(tidy, self._names)
+        await trio.to_thread.run_sync(self._tidy)
         with _naming(MEMORY, "open"):
             fd = _create(self._names.memory_part, self._names.memory)
             self._fds.append(fd)
@@ -135,6 +136,12 @@ class SnapshotFiles:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._at_step("memory-opened")
         return fd
+
+    def _tidy(self) -> None:
+        """Before the first lock of ours, which would look like another's."""
+        if not self._tidied:
+            tidy(self._names)
+            self._tidied = True
 
     def find_onto(
         self, size: int, parent_id: str | None, manifest: MemoryManifest | None
@@ -146,6 +153,7 @@ class SnapshotFiles:
         judges. In place only if nobody has it loaded; else into a copy.
         ``manifest``: the parent's.
         """
+        self._tidy()
         if parent_id is None or not os.path.exists(self._names.memory):
             return None
         with _naming(MEMORY, "open"):

@@ -303,7 +303,7 @@ def test_a_file_too_short_to_map_is_refused(tmp_path: Path) -> None:
 page_sets = st.dictionaries(st.integers(0, PAGES - 1), st.integers(0, 3), max_size=40)
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(page_sets, page_sets, st.booleans(), st.booleans(), st.booleans())
 def test_any_pages_come_back(
     tmp_path: Path,

@@ -31,8 +31,8 @@ from vmmd.cpu.msrs import pack_msrs
 from vmmd.loop.files import map_snapshot_memory, unmap_guest_memory
 from vmmd.loop.ioctl import ioctl
 from vmmd.loop.kvm import IrqChip, Kvm, Vm
+from vmmd.loop.origin import open_memory_file
 from vmmd.loop.selftest import kernel_image
-from vmmd.loop.snapshot_files import open_memory_file
 from vmmd.loop.vcpufd import VcpuFd, VcpuPart
 from vmmd.saved import RECORDS, saved_of
 from vmmd.state.snapshot import decode

@@ -16,7 +16,8 @@ from vmmd.errors import HostError
 from vmmd.loop import memory_file, memory_pass
 from vmmd.loop.dirty import DirtyUnion
 from vmmd.loop.files import map_guest_memory, map_snapshot_memory, unmap_guest_memory
-from vmmd.loop.memory_file import BaseFile, Onto, Origin, Parent
+from vmmd.loop.memory_file import Onto, Parent
+from vmmd.loop.origin import BaseFile, Origin
 from vmmd.loop.pages import data_extents, present_pages
 from vmmd.memory import PAGE_SIZE
 from vmmd.state.crc32c import crc32c

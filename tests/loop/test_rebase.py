@@ -24,7 +24,7 @@ from vmmd.cli.snapshot.check import settle
 from vmmd.cli.snapshot.files import folder as pair_in
 from vmmd.errors import ConfigError, HostError, SnapshotError
 from vmmd.loop.blocks import verify
-from vmmd.loop.commit import get_id
+from vmmd.loop.origin import get_id
 from vmmd.loop.rebase import chain, rebase
 from vmmd.loop.snapshot_files import SnapshotFiles
 from vmmd.state.manifest import PAGE_SIZE

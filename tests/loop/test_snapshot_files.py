@@ -15,7 +15,8 @@ import pytest
 from tests.helpers.saver import SIZE, content, save
 from vmmd.errors import ConfigError, HostError
 from vmmd.loop import commit
-from vmmd.loop.snapshot_files import SnapshotFiles, open_memory_file
+from vmmd.loop.origin import open_memory_file
+from vmmd.loop.snapshot_files import SnapshotFiles
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

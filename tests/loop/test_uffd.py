@@ -19,7 +19,8 @@ from vmmd.errors import HostError
 from vmmd.loop import memory_file, uffd
 from vmmd.loop.dirty import DirtyUnion
 from vmmd.loop.files import unmap_guest_memory
-from vmmd.loop.memory_file import Origin, Parent
+from vmmd.loop.memory_file import Parent
+from vmmd.loop.origin import Origin
 from vmmd.loop.uffd import map_served_memory
 
 if TYPE_CHECKING:

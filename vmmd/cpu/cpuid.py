@@ -71,8 +71,7 @@ def unpack_cpuid(raw: bytes) -> tuple[CpuidEntry, ...]:
     """Entries of 40 bytes each. ValueError if ``raw`` is no multiple of that."""
     if len(raw) % _ENTRY.size:
         raise ValueError(f"CpuidEntry: {len(raw)} bytes are no multiple of 40")
-    parts = (raw[i : i + _ENTRY.size] for i in range(0, len(raw), _ENTRY.size))
-    return tuple(CpuidEntry.unpack(part) for part in parts)
+    return layout.unpack_all(_ENTRY, CpuidEntry, raw)
 
 
 def without_padding(entries: Iterable[CpuidEntry]) -> tuple[CpuidEntry, ...]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import struct
+from functools import cache
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from _typeshed import DataclassInstance
 
@@ -15,7 +17,16 @@ T = TypeVar("T", bound="DataclassInstance")
 
 def field_values(item: DataclassInstance) -> tuple[Any, ...]:
     """The fields' values in their order, which is the struct's."""
-    return tuple(getattr(item, name) for name in item.__dataclass_fields__)
+    return _getter(type(item))(item)
+
+
+@cache
+def _getter(cls: type[DataclassInstance]) -> Callable[[object], tuple[Any, ...]]:
+    """What reads all fields of a record in one go."""
+    names = tuple(cls.__dataclass_fields__)
+    if len(names) == 1:
+        return lambda item: (getattr(item, names[0]),)
+    return attrgetter(*names)
 
 
 def pack(layout: struct.Struct, item: DataclassInstance) -> bytes:
@@ -51,6 +62,11 @@ def pack_values(layout: struct.Struct, values: Sequence[int], name: str) -> byte
 def unpack(layout: struct.Struct, cls: type[T], raw: bytes) -> T:
     """A record of ``cls`` from the struct's bytes. ValueError if the size is wrong."""
     return cls(*unpack_values(layout, raw, cls.__name__))
+
+
+def unpack_all(layout: struct.Struct, cls: type[T], raw: bytes) -> tuple[T, ...]:
+    """Records of ``cls`` from structs end to end. struct.error if one is cut off."""
+    return tuple([cls(*values) for values in layout.iter_unpack(raw)])
 
 
 def unpack_values(layout: struct.Struct, raw: bytes, name: str) -> tuple[Any, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from vmmd.cpu import layout
@@ -69,8 +70,13 @@ def chunks(msrs: tuple[Msr, ...]) -> Iterator[tuple[Msr, ...]]:
 
 def pack_msrs(msrs: tuple[Msr, ...]) -> bytes:
     """``struct kvm_msrs`` of one chunk. ValueError if a value does not fit."""
-    entries = (layout.pack_values(_ENTRY, msr, "Msr") for msr in msrs)
-    return _HEAD.pack(len(msrs)) + b"".join(entries)
+    whole = struct.Struct("<I4x" + "I4xQ" * len(msrs))
+    try:
+        return whole.pack(len(msrs), *chain(*msrs))
+    except struct.error:
+        for msr in msrs:
+            layout.pack_values(_ENTRY, msr, "Msr")  # says which
+        raise
 
 
 def unpack_msrs(raw: bytes) -> tuple[Msr, ...]:

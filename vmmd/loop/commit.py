@@ -24,12 +24,12 @@ from typing import TYPE_CHECKING
 from vmmd.errors import HostError
 from vmmd.frozen import dataclass
 from vmmd.loop.memory_file import merge_journal, reserve_journal
+from vmmd.loop.origin import ID_XATTR
 from vmmd.rust import io_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-ID_XATTR = "user.vmmd.id"
 _TEMPORARY = ("part", "new", "merge", "merging", "prev")
 
 
@@ -201,14 +201,6 @@ def _is_locked(path: str) -> bool:
     except OSError:  # it is not there, or the file system has no locks
         return False
     return False
-
-
-def get_id(file: int | str) -> str | None:
-    """The id of the snapshot whose memory file this is, where it is known."""
-    try:
-        return os.getxattr(file, ID_XATTR).decode("ascii")
-    except (OSError, UnicodeDecodeError):
-        return None
 
 
 def set_id(fd: int, snapshot_id: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vmmd.loop.dirty import DirtyUnion
-from vmmd.loop.memory_file import NOWHERE
+from vmmd.loop.origin import NOWHERE
 
 if TYPE_CHECKING:
     from vmmd.loop.board import Board

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from vmmd._native import lib
 from vmmd.errors import HostError
 from vmmd.frozen import dataclass
-from vmmd.loop.memory_pass import BaseFile as BaseFile
 from vmmd.loop.memory_pass import Pass, Plan, untouched
+from vmmd.loop.origin import NOWHERE, BaseFile, Origin
 from vmmd.loop.pages import (
     BLOCK_BYTES,
     all_pages,
@@ -33,18 +33,6 @@ if TYPE_CHECKING:
     from vmmd.loop.dirty import DirtyUnion
     from vmmd.loop.memory_pass import Progress as Progress
     from vmmd.memory import GuestMemory
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """What guest memory shows where nothing was written since it was mapped.
-
-    Zeros; or the pages of ``base``, mapped privately; or, with ``served``, what
-    a page server gives through userfaultfd.
-    """
-
-    base: BaseFile | None = None
-    served: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +61,6 @@ class Parent:
 
 def _silent(done: int, size: int) -> None:
     """Progress that nobody wants."""
-
-
-NOWHERE = Origin()
 
 
 async def write_full(

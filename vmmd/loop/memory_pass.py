@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from vmmd._native import CData
+    from vmmd.loop.origin import BaseFile
     from vmmd.memory import GuestMemory
 
     Progress: TypeAlias = Callable[[int, int], None]
@@ -36,17 +37,6 @@ TWO_WORKERS_PAGES = 8192
 
 BATCH_PAGES = 512
 """So many pages take a millisecond to write, a wake of the other worker 20 µs."""
-
-
-@dataclass(frozen=True, slots=True)
-class BaseFile:
-    """A memory file that is open at ``fd``, which is its opener's to close.
-
-    ``manifest``: what its snapshot says of it, None if nobody knows.
-    """
-
-    fd: int
-    manifest: MemoryManifest | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,12 @@ go: whoever starts a machine has configured it first.
 from __future__ import annotations
 
 import gc
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from typing import Protocol
 
     class Answering(Protocol):
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
 
 IDLE_S = 0.05
 """Nobody asks anything: load it now. Ends every timer of an idle process."""
-_OF_A_START = ("vmmd.loop.start",)
-_OF_A_LOAD = ("vmmd.loop.snapshots",)
 
 
 async def preload(server: Answering, configured: Callable[[], bool]) -> None:
@@ -37,18 +34,30 @@ async def preload(server: Answering, configured: Callable[[], bool]) -> None:
     """
     with trio.move_on_after(IDLE_S):
         await server.answered_once.wait()
-    load(_OF_A_START)
+    load(ready_to_start)
     await trio.sleep(IDLE_S)
     if not configured():
-        load(_OF_A_LOAD)
+        load(ready_to_load)
 
 
-def load(modules: Iterable[str] = _OF_A_START) -> None:
-    """Import modules that will be needed; the collector need not look at them."""
+def load(ready: Callable[[], None]) -> None:
+    """Get ready for what will be asked; the collector need not look at it."""
     gc.disable()
     try:
-        for name in modules:
-            import_module(name)
+        ready()
         gc.freeze()
     finally:
         gc.enable()
+
+
+def ready_to_start() -> None:
+    """Have what a boot needs."""
+    import vmmd.loop.start  # noqa: F401 (it is to be there)
+
+
+def ready_to_load() -> None:
+    """Have what a load of a snapshot needs."""
+    import vmmd.loop.snapshots  # noqa: F401 (likewise)
+    from vmmd.loop.rehearsal import rehearse
+
+    rehearse()

@@ -17,7 +17,8 @@ import trio
 from vmmd.errors import HostError, SnapshotError
 from vmmd.frozen import dataclass
 from vmmd.loop.blocks import Block, copy_pages, write_at
-from vmmd.loop.snapshot_files import SnapshotFiles, open_memory_file
+from vmmd.loop.origin import open_memory_file
+from vmmd.loop.snapshot_files import SnapshotFiles
 from vmmd.state.manifest import BLOCK_SIZE, PAGE_SIZE, MemoryManifest
 from vmmd.state.snapshot import SnapshotFile, encode
 

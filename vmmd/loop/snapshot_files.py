@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 import trio
 
 from vmmd.errors import ConfigError, HostError
-from vmmd.loop.commit import Names, discard, finish, get_id, set_id, tidy, undo
-from vmmd.loop.memory_file import BaseFile, Onto
+from vmmd.loop.commit import Names, discard, finish, set_id, tidy, undo
+from vmmd.loop.memory_file import Onto
+from vmmd.loop.origin import BaseFile, get_id, lock
 from vmmd.rust import io_error
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ class SnapshotFiles:
         known = get_id(fd)
         if os.fstat(fd).st_size != size or known not in (None, parent_id):
             return None
-        self._merging = _lock(fd, fcntl.LOCK_EX)
+        self._merging = lock(fd, fcntl.LOCK_EX)
         theirs = manifest if known == parent_id else None
         return Onto(BaseFile(fd, theirs), copy=not self._merging)
 
@@ -217,44 +218,6 @@ class SnapshotFiles:
             raise HostError(text) from error
         self._over = True
         self._at_step("committed")
-
-
-def open_memory_file(path: str, size: int, snapshot_id: str | None) -> int:
-    """Open the memory file of a snapshot to map it; the caller closes it.
-
-    Holds a shared lock, so that nobody merges into it while it is open, and looks
-    at its size and its snapshot's id (None: any). HostError with Firecracker's
-    text, which follows ``Error creating guest memory from file: ``.
-    """
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise HostError(f"Failed to load guest memory: {io_error(error)}") from error
-    try:
-        _check_memory(fd, path, size, snapshot_id)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
-
-
-def _check_memory(fd: int, path: str, size: int, snapshot_id: str | None) -> None:
-    prefix = "Failed to restore guest memory: "
-    held = os.fstat(fd)
-    if not stat.S_ISREG(held.st_mode):
-        raise HostError(f"{prefix}{path} is not a regular file")
-    if not _lock(fd, fcntl.LOCK_SH):
-        raise HostError(f"{prefix}{path} is being written by another process")
-    if held.st_size < size:
-        text = "Total sum of memory regions exceeds largest possible file offset"
-        raise HostError(prefix + text)
-    if held.st_size > size:
-        text = f"{path} has {held.st_size} bytes, but the snapshot has {size}"
-        raise HostError(prefix + text)
-    theirs = get_id(fd)
-    if None not in (theirs, snapshot_id) and theirs != snapshot_id:
-        text = f"{path} is of snapshot {theirs}, but the state file of {snapshot_id}"
-        raise HostError(prefix + text)
 
 
 # -- Checks
@@ -332,17 +295,6 @@ def _create(path: str, target: str) -> int:
         os.fchmod(fd, stat.S_IMODE(old.st_mode))
         os.fchown(fd, old.st_uid, old.st_gid)
     return fd
-
-
-def _lock(fd: int, kind: int) -> bool:
-    """Lock a file without waiting; False if another has a lock that is in the way."""
-    try:
-        fcntl.flock(fd, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks: shared readers go on
-        return kind == fcntl.LOCK_SH
-    return True
 
 
 def _text(what: str, operation: str, error: OSError) -> str:

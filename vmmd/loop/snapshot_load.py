@@ -19,12 +19,10 @@ from vmmd.errors import ConfigError, HostError, SnapshotError, VmmdError
 from vmmd.frozen import dataclass
 from vmmd.loop.assemble import Parts, assemble, block_name, net_name
 from vmmd.loop.board import KvmState
-from vmmd.loop.commit import get_id
 from vmmd.loop.files import HostFile, map_snapshot_memory, unmap_guest_memory
 from vmmd.loop.host_fit import check_host
 from vmmd.loop.kvm import Kvm
-from vmmd.loop.memory_file import BaseFile, Origin, verify
-from vmmd.loop.snapshot_files import open_memory_file
+from vmmd.loop.origin import BaseFile, Origin, get_id, open_memory_file
 from vmmd.resources.drives import Drive
 from vmmd.resources.fault import ResourceFault
 from vmmd.resources.nets import Net, open_net
@@ -97,7 +95,7 @@ async def load(params: SnapshotLoadParams, log: Callable[[str], None]) -> Loaded
         log(note)
     with ExitStack() as undo, closing(_kvm()) as kvm:
         with _prefixed(_BUILD):
-            check_host(kvm, saved.vcpus, header.arch)
+            check_host(saved.vcpus, header.arch)
         memory, origin, close = await _memory(params, header, saved, undo)
         with _prefixed(_BUILD):
             resources = _resources(saved, params, undo)
@@ -228,6 +226,8 @@ async def _open_memory(path: str, header: Header) -> int:
         return open_memory_file(path, manifest.size, header.snapshot_id)
     if get_id(path) == header.snapshot_id:
         raise SnapshotError(f"Failed to restore guest memory: {path} {_UNMERGED}")
+    from vmmd.loop.memory_file import verify  # of a Diff alone
+
     fd = open_memory_file(path, manifest.size, manifest.parent_id)
     if await verify(fd, manifest):
         os.close(fd)

@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
 
 def open_memory(files: Pair, header: Header) -> int:
     """The memory file of a state file, of its size and id. HostError names it."""
-    from vmmd.loop.snapshot_files import open_memory_file
+    from vmmd.loop.origin import open_memory_file
 
     try:
         return open_memory_file(files.memory, header.manifest.size, header.snapshot_id)

@@ -1,0 +1,40 @@
+"""What a load needs and no snapshot is needed for, done ahead of it."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import vmmd.loop.vm_state  # noqa: F401 (the board imports it late: a boot has no use)
+from vmmd.errors import HostError
+from vmmd.loop.host_fit import host_facts
+from vmmd.machine import COLD
+from vmmd.saved import RECORDS
+from vmmd.state.manifest import PAGE_SIZE, MemoryManifest
+from vmmd.state.snapshot import Header, SnapshotFile, decode, encode, pack
+from vmmd.state.translate import upgraded
+
+
+def rehearse() -> None:
+    """Read a small state file and ask the host what it offers.
+
+    What is made on first use is there then: the schemas of all records, the
+    tables of the codec, the facts of the host.
+    """
+    upgraded(decode(_state_file()), RECORDS)
+    with suppress(HostError):  # the load will say so
+        host_facts().as_seen()
+
+
+def _state_file() -> bytes:
+    manifest = MemoryManifest(
+        size=PAGE_SIZE,
+        regions=((0, PAGE_SIZE),),
+        kind="Full",
+        parent_id=None,
+        pages=bytes(64),
+        checksums=bytes(4),
+        unverified=bytes(1),
+    )
+    header = Header(snapshot_id="", memory=manifest.to_plain())
+    chips = (COLD.serial, COLD.i8042, COLD.power)
+    return encode(SnapshotFile(header, tuple(map(pack, chips))))

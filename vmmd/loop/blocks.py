@@ -6,7 +6,7 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING
 
-from vmmd._native import ffi, lib
+from vmmd._native import lib
 from vmmd.errors import HostError
 from vmmd.frozen import dataclass
 from vmmd.loop.pages import data_extents
@@ -87,10 +87,9 @@ class Block:
 
 def copy_pages(source: int, target: int, index: int, pages: int, path: str) -> None:
     """Copy pages of a block between files, shared where that can be. HostError."""
-    buffer = ffi.new("uint8_t[]", lib.MEMFILE_BLOCK)
     for first, count in runs(pages):
         offset = index * BLOCK_SIZE + first * PAGE_SIZE
-        number = lib.memfile_copy(source, target, offset, count * PAGE_SIZE, buffer)
+        number = lib.memfile_copy(source, target, offset, count * PAGE_SIZE)
         if number:
             error = OSError(-number, os.strerror(-number))
             raise HostError(f"{path}: cannot copy: {io_error(error)}") from error

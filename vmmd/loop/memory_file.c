@@ -103,7 +103,7 @@ static int transfer(int fd, int out, const void *data, uint64_t length, uint64_t
     return 0;
 }
 
-static int copy(int from, int to, uint64_t offset, uint64_t length)
+int memfile_copy(int from, int to, uint64_t offset, uint64_t length)
 {
     uint8_t buffer[65536];
     while (length) {
@@ -225,7 +225,7 @@ static int write_pages(struct memfile_pass *pass, uint64_t first, uint64_t end)
         return error;
     for (at = first; !error && (at = next_page(pass->keep, at, end, 1)) < end; at = to) {
         to = next_page(pass->keep, at, end, 0);
-        error = copy(pass->base_fd, pass->out_fd, at * PAGE, (to - at) * PAGE);
+        error = memfile_copy(pass->base_fd, pass->out_fd, at * PAGE, (to - at) * PAGE);
     }
     return error;
 }

@@ -63,5 +63,9 @@ int memfile_present(int pagemap_fd, const void *host, uint64_t size,
 
 /* Marks the pages that touch data extents of a file. 0 or a negative errno. */
 int memfile_extents(int fd, uint64_t pages, uint64_t *bitmap);
+
+/* Copy bytes to the same place of another file, shared where that can be. 0 or a
+ * negative errno. */
+int memfile_copy(int from, int to, uint64_t offset, uint64_t length);
 // <cffi
 #endif

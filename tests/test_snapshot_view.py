@@ -120,3 +120,33 @@ def test_blocks_that_follow_each_other_are_a_range() -> None:
     other = dataclasses.replace(one, pages=b"\1" + bytes(127) + (b"\1" + bytes(63)) * 2)
     found = {change.path: change.after for change in memory_changes(one, other)}
     assert found["blocks"] == "3 of 4 differ: 0, 2-3"
+
+
+KNOWN = [
+    ("vcpu", "msrs"),
+    ("vcpu", "cpuid"),
+    ("kvm_lapic_state", "regs"),
+    ("kvm_xsave", "region"),
+    ("kvm_xcrs", "xcrs"),
+    ("net", "guest_mac"),
+]
+INTEGERS = st.integers(-(1 << 63), (1 << 64) - 1)
+PLAIN = st.recursive(
+    st.one_of(st.none(), st.booleans(), INTEGERS, st.text(), st.binary()),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3).map(tuple),
+        st.dictionaries(st.sampled_from(["@", "function", "index", "x"]), inner),
+    ),
+    max_leaves=10,
+)
+
+
+@given(st.sampled_from(KNOWN), PLAIN)
+def test_whatever_stands_in_a_file_can_be_shown(
+    where: tuple[str, str], value: object
+) -> None:
+    tree = record_view(Entry(where[0], "", 1, {where[1]: value}))
+    json.dumps(jsonable(tree))
+    for path, leaf in leaves(tree):
+        assert isinstance(path + text(leaf), str)
+    assert list(changes(tree, tree)) == []

@@ -14,7 +14,7 @@ import sys
 from vmmd import FIRECRACKER_VERSION, __version__
 
 COMMANDS = {
-    "run": "boot one microVM in the foreground, its console on this terminal",
+    "run": "boot one microVM, or restore a snapshot, its console on this terminal",
     "snapshot": "make snapshots, look at them, translate, merge and check them",
     "doctor": "say what this host can do and what to do about what is missing",
 }

@@ -81,13 +81,14 @@ def leaves(tree: Tree, path: str = "") -> Iterator[tuple[str, Tree]]:
         yield path, tree
 
 
-def text(value: Tree) -> str:
-    """A value on one line."""
+def text(value: Tree, *, decimal: bool = False) -> str:
+    """A value on one line; large numbers in hexadecimal, unless ``decimal``."""
     match value:
         case bool() | None:
             return {True: "yes", False: "no", None: "none"}[value]
         case int():
-            return str(value) if abs(value) < _DECIMAL_BELOW else f"{value:#x}"
+            small = decimal or abs(value) < _DECIMAL_BELOW
+            return str(value) if small else f"{value:#x}"
         case bytes():
             return _bytes_text(value)
         case str():
@@ -96,18 +97,22 @@ def text(value: Tree) -> str:
             return "empty"
 
 
-def changes(before: Tree, after: Tree) -> Iterator[Change]:
+def changes(before: Tree, after: Tree, *, decimal: bool = False) -> Iterator[Change]:
     """Each path whose value differs, in the order of ``before``."""
     old, new = dict(leaves(before)), dict(leaves(after))
     for path in [*old, *(path for path in new if path not in old)]:
         # Not ==, to which 1 and True are the same.
         if path not in new or path not in old or _differ(old[path], new[path]):
-            yield Change(path, _shown(old, path), _shown(new, path))
+            shown = [
+                text(values[path], decimal=decimal) if path in values else None
+                for values in (old, new)
+            ]
+            yield Change(path, *shown)
 
 
 def memory_changes(before: MemoryManifest, after: MemoryManifest) -> Iterator[Change]:
     """How two manifests differ: figures, and which blocks."""
-    yield from changes(memory_view(before), memory_view(after))
+    yield from changes(memory_view(before), memory_view(after), decimal=True)
     if before.size == after.size and before.kind == after.kind:
         pairs = zip(before.blocks, after.blocks, strict=True)
         other = [old.index for old, new in pairs if old != new]
@@ -132,10 +137,6 @@ def jsonable(tree: Tree) -> Tree:
 def record_name(entry: Entry) -> str:
     """How a record is named: its kind and its id."""
     return named(entry.kind, entry.id)
-
-
-def _shown(values: Mapping[str, Tree], path: str) -> str | None:
-    return text(values[path]) if path in values else None
 
 
 def _differ(one: Tree, other: Tree) -> bool:

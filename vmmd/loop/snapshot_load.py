@@ -62,7 +62,7 @@ _BACKING = "Block: Virtio backend error: Error manipulating the backing file: "
 _NET_FAULT = "Network config error: Could not create the network device: "
 _UNMERGED = (
     "has the pages of a Diff alone: merge it onto its parent's memory file first"
-    " (`vmmd snapshot rebase`)"
+    " (`vmmd snapshot rebase`, which also writes the state file to load it with)"
 )
 _NOT_MERGED = (
     "does not have the pages of the Diff that the state file is of: merge them"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from vmmd.cli.snapshot.command import NO, OK, Command
+from vmmd.cli.snapshot.command import NO, OK, Command, show
 from vmmd.cli.snapshot.files import PAIR_HELP, load, pair_of
 from vmmd.cli.snapshot.verify import open_memory
 from vmmd.errors import HostError, VmmdError
@@ -25,7 +25,7 @@ def main(argv: Sequence[str]) -> int:
         "Look whether a create or rebase of this snapshot was interrupted. If all of "
         "it was written it is finished, else what is left of it is removed. Then see "
         "that the two files belong together; `verify` reads their contents.",
-        "there is no snapshot, or one is being written now",
+        "there is no snapshot",
     )
     command.parser.add_argument(
         "files", metavar="FILE", nargs="+", help=f"{PAIR_HELP}, or STATE MEM"
@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
             command.parser.error("give DIR, or STATE MEM")
         files = pair_of(arguments.files)
         for line in settle(files, undo_all=arguments.undo):
-            print(line)
+            show(line)
         return _judge(command, files)
 
     return command.run(argv, work)
@@ -89,5 +89,5 @@ def _judge(command: Command, files: Pair) -> int:
     header = load(files.state).header
     os.close(open_memory(files, header))
     kind = header.manifest.kind
-    print(f"{files.state}: snapshot {header.snapshot_id}, {kind}, is complete")
+    show(f"{files.state}: snapshot {header.snapshot_id}, {kind}, is complete")
     return OK

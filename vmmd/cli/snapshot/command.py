@@ -13,6 +13,7 @@ from vmmd.errors import VmmdError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import TextIO
 
 OK, NO, TROUBLE = 0, 1, 2
 _EVERY_S = {True: 0.1, False: 1.0}  # on a terminal, in a log
@@ -49,23 +50,27 @@ class Command:
 
     def trouble(self, text: str) -> int:
         """Say what is wrong; the exit code."""
-        print(f"{self.name}: {text}", file=sys.stderr)
+        show(f"{self.name}: {text}", sys.stderr)
         return TROUBLE
 
 
 class Meter:
-    """Progress on standard error: on one line of a terminal, else once a second."""
+    """Progress on standard error: on one line of a terminal, else once a second.
 
-    def __init__(self, what: str) -> None:
+    ``every_s``: otherwise.
+    """
+
+    def __init__(self, what: str, every_s: float | None = None) -> None:
         self._what = what
         self._tty = sys.stderr.isatty()
+        self._every_s = _EVERY_S[self._tty] if every_s is None else every_s
         self._said_s = time.monotonic()
         self._shown = False
 
     def __call__(self, done: int, size: int) -> None:
         """``done`` of ``size`` bytes are passed."""
         now_s = time.monotonic()
-        if size and now_s - self._said_s >= _EVERY_S[self._tty]:
+        if size and now_s - self._said_s >= self._every_s:
             self._said_s, self._shown = now_s, True
             text = f"{self._what}: {100 * done // size} % of {size_text(size)}"
             start, end = ("\r", "") if self._tty else ("", "\n")
@@ -75,6 +80,19 @@ class Meter:
         """Leave the terminal's line."""
         if self._tty and self._shown:
             print(file=sys.stderr)
+
+
+def show(line: str, stream: TextIO | None = None) -> None:
+    """Print a line, to standard output if no stream is given.
+
+    What a file holds reaches no terminal but as something to read.
+    """
+    text = "".join(c if c.isprintable() else _escaped(c) for c in line)
+    print(text, file=stream or sys.stdout)
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")
 
 
 def size_text(size: int) -> str:

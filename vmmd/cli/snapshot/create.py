@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from vmmd.cli.snapshot.command import OK, Command, Meter, size_text
+from vmmd.cli.snapshot.command import OK, Command, Meter, show, size_text
 from vmmd.cli.snapshot.files import folder
 from vmmd.client import Client
 from vmmd.errors import ConfigError, VmmdError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+
+    from vmmd.cli.snapshot.files import Pair
 
 _LOOK_S = 0.1
 _BLOCK = 512  # bytes of st_blocks' unit
@@ -57,26 +60,58 @@ def _create(arguments: argparse.Namespace) -> int:
                 version=arguments.target,
             )
         took_s = time.monotonic() - started_s
-    held = os.stat(files.memory)
-    used = size_text(held.st_blocks * _BLOCK)
     kind = "diff" if arguments.diff else "full"
-    print(f"{kind} snapshot in {arguments.folder}, guest paused for {took_s:.2f} s")
-    print(f"  vm.state  {size_text(os.stat(files.state).st_size)}")
-    print(f"  vm.mem    {size_text(held.st_size)}, {used} on disk")
+    show(f"{kind} snapshot in {arguments.folder}, guest paused for {took_s:.2f} s")
+    for line in _sizes(files):
+        show(line)
     return OK
+
+
+def _sizes(files: Pair) -> Iterator[str]:
+    """What is on disk, if the VM's files can be seen from here."""
+    try:
+        state, memory = os.stat(files.state), os.stat(files.memory)
+    except OSError:
+        return
+    yield f"  vm.state  {size_text(state.st_size)}"
+    used = size_text(memory.st_blocks * _BLOCK)
+    yield f"  vm.mem    {size_text(memory.st_size)}, {used} on disk"
 
 
 @contextmanager
 def _paused(client: Client, phase: str) -> Iterator[None]:
-    """A running guest is paused, and goes on at the end."""
+    """A running guest is paused, and goes on at the end, also if we are stopped.
+
+    The VM ends what it has begun before it does so.
+    """
     if phase == "Paused":
         yield
         return
-    client.pause()
+    _on_signals(_stop)
     try:
+        client.pause()
         yield
+    except _Stopped:
+        client.close()  # there the answer is still to come
+        raise
     finally:
+        _on_signals(signal.SIG_IGN)
         client.resume()
+
+
+class _Stopped(VmmdError):
+    """The command is to end."""
+
+
+def _stop(number: int, _frame: object) -> None:
+    _on_signals(signal.SIG_IGN)
+    name = signal.Signals(number).name
+    raise _Stopped(f"{name}: the VM ends what it has begun, then the guest goes on")
+
+
+def _on_signals(handler: Callable[[int, object], None] | signal.Handlers) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handler)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmmd.cli.snapshot.command import NO, OK, Command
+from vmmd.cli.snapshot.command import NO, OK, Command, show
 from vmmd.cli.snapshot.files import load
 from vmmd.errors import SnapshotError
 from vmmd.saved import RECORDS
@@ -46,7 +46,7 @@ def _diff(arguments: argparse.Namespace) -> int:
     before, after = load(arguments.before), load(arguments.after)
     found = False
     for line in _lines(before, after, records_alone=arguments.records):
-        print(line)
+        show(line)
         found = True
     return NO if found else OK
 
@@ -56,7 +56,9 @@ def _lines(
 ) -> Iterator[str]:
     if not records_alone:
         old, new = before.header, after.header
-        yield from _named("header", changes(header_view(old), header_view(new)))
+        yield from _named(
+            "header", changes(header_view(old), header_view(new), decimal=True)
+        )
         yield from _named("memory", memory_changes(old.manifest, new.manifest))
     olds, news = _records(before), _records(after)
     for name in [*olds, *(name for name in news if name not in olds)]:

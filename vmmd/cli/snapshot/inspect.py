@@ -7,7 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from vmmd.cli.snapshot.command import NO, OK, Command, size_text
+from vmmd.cli.snapshot.command import NO, OK, Command, show, size_text
 from vmmd.cli.snapshot.files import content
 from vmmd.errors import SnapshotError
 from vmmd.snapshot_view import (
@@ -53,9 +53,9 @@ def _inspect(arguments: argparse.Namespace) -> int:
         print(json.dumps(_tree(found), indent=2))
     else:
         for line in _lines(found):
-            print(line)
+            show(line)
     for fault in found.faults:
-        print(f"{arguments.file}: {fault}", file=sys.stderr)
+        show(f"{arguments.file}: {fault}", sys.stderr)
     return NO if found.faults else OK
 
 

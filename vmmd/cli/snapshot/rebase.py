@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from vmmd.cli.snapshot.check import settle
-from vmmd.cli.snapshot.command import OK, Command, Meter, size_text
+from vmmd.cli.snapshot.command import OK, Command, Meter, show, size_text
 from vmmd.cli.snapshot.files import PAIR_HELP, load, pair
 
 if TYPE_CHECKING:
@@ -42,17 +42,17 @@ def _rebase(arguments: argparse.Namespace) -> int:
 
     files = pair(arguments.base)
     for line in settle(files):
-        print(line)
+        show(line)
     base, *diffs = [_part(each) for each in (files, *map(pair, arguments.diffs))]
     left = chain(base, diffs)
     if not left:
-        print(f"{arguments.base}: has all of that already")
+        show(f"{arguments.base}: has all of that already")
         return OK
     with closing(Meter("merging memory")) as meter:
         made = trio.run(partial(rebase, base, left, meter))
     count = f"{len(left)} diff{'s' if len(left) > 1 else ''} merged"
     data = size_text(made.data_pages * made.page_size)
-    print(
+    show(
         f"{arguments.base}: {count}: snapshot {left[-1].id}, {made.kind}, {data} of data"
     )
     return OK

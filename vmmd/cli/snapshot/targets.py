@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from vmmd.cli.snapshot.command import OK, Command
+from vmmd.cli.snapshot.command import OK, Command, show
 from vmmd.client import Client
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def _targets(arguments: argparse.Namespace) -> int:
         return OK
     for target in _maps(answer["targets"]):
         for line in _lines(target):
-            print(line)
+            show(line)
     return OK
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmmd.cli.snapshot.command import NO, OK, Command
+from vmmd.cli.snapshot.command import NO, OK, Command, show
 from vmmd.cli.snapshot.files import load, write
 from vmmd.errors import ConfigError, SnapshotError
 from vmmd.saved import RECORDS
@@ -52,16 +52,16 @@ def _translate(command: Command, arguments: argparse.Namespace) -> int:
     (prospect,) = outlook(newest, RECORDS, (target,))
     for item in prospect.lost:
         verb = "refused" if isinstance(item.loss, Refusal) else "lost"
-        print(f"{verb}: {' '.join(str(item).split())}")
+        show(f"{verb}: {' '.join(str(item).split())}")
     if prospect.refused is not None:
         command.trouble(f"{arguments.file}: {prospect.refused}")
         return NO
     if arguments.dry_run:
-        print(f"{arguments.file} can be written for {target}")
+        show(f"{arguments.file} can be written for {target}")
         return OK
     translated, _ = translate_down(newest, target, RECORDS)
     write(arguments.out, encode(translated))
-    print(f"{arguments.out}: for {target}")
+    show(f"{arguments.out}: for {target}")
     return OK
 
 

@@ -6,7 +6,7 @@ import os
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from vmmd.cli.snapshot.command import NO, OK, Command, Meter
+from vmmd.cli.snapshot.command import NO, OK, Command, Meter, show
 from vmmd.cli.snapshot.files import PAIR_HELP, load, pair_of
 from vmmd.errors import HostError
 from vmmd.state.manifest import BLOCK_SIZE
@@ -42,11 +42,17 @@ def main(argv: Sequence[str]) -> int:
 
 
 def open_memory(files: Pair, header: Header) -> int:
-    """The memory file of a state file, of its size and id. HostError names it."""
-    from vmmd.loop.origin import open_memory_file
+    """The memory file of a state file, of its size and id. HostError names it.
 
+    A Diff that a tool merged which knows no ids has its parent's.
+    """
+    from vmmd.loop.origin import get_id, open_memory_file
+
+    manifest = header.manifest
+    merged = manifest.parent_id and get_id(files.memory) == manifest.parent_id
+    wanted = manifest.parent_id if merged else header.snapshot_id
     try:
-        return open_memory_file(files.memory, header.manifest.size, header.snapshot_id)
+        return open_memory_file(files.memory, manifest.size, wanted)
     except HostError as error:
         raise HostError(f"{files.memory}: {error}") from error
 
@@ -63,16 +69,16 @@ def _verify(files: Pair) -> int:
     finally:
         os.close(fd)
     for index in found.wrong[:_SHOWN]:
-        print(f"{_block(files, index)}: is not what the state file says")
+        show(f"{_block(files, index)}: is not what the state file says")
     for index in found.stray[:_SHOWN]:
-        print(f"{_block(files, index)}: has data where the state file has none")
+        show(f"{_block(files, index)}: has data where the state file has none")
     bad = len({*found.wrong, *found.stray})
     if bad:
-        print(f"{files.memory}: {bad} of {manifest.block_count} blocks are wrong")
+        show(f"{files.memory}: {bad} of {manifest.block_count} blocks are wrong")
         return NO
-    print(f"{files.memory}: {manifest.block_count} blocks as the state file says")
+    show(f"{files.memory}: {manifest.block_count} blocks as the state file says")
     if found.unknown:
-        print(f"  {len(found.unknown)} of them without a checksum to compare with")
+        show(f"  {len(found.unknown)} of them without a checksum to compare with")
     return OK
 
 

@@ -22,12 +22,12 @@ ROOT = Path(__file__).parents[2]
 # A machine that answers nothing: it waits for the signal that ends it.
 WAITING = """
 import sys, types, signal
-daemon = types.ModuleType("vmmd.loop.daemon")
-def run(options, listener):
+lean = types.ModuleType("vmmd.loop.lean")
+def import_trio():
     print("trio" in sys.modules, flush=True)
     signal.pause()
-daemon.run = run
-sys.modules["vmmd.loop.daemon"] = daemon
+lean.import_trio = import_trio
+sys.modules["vmmd.loop.lean"] = lean
 from vmmd.__main__ import firecracker
 sys.exit(firecracker())
 """

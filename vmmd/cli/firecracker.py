@@ -60,8 +60,11 @@ def run_daemon(options: Options, listener: socket | None) -> int:
     import gc
     from importlib import import_module
 
+    from vmmd.loop.lean import import_trio
+
     run: Callable[[Options, socket | None], int]
     gc.disable()
+    import_trio()
     run = import_module("vmmd.loop.daemon").run
     gc.freeze()
     gc.enable()

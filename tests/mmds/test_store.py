@@ -23,7 +23,7 @@ from vmmd.mmds.store import (
 LIMIT = 51_200
 TREE: Json = {
     "b": {"z": {}, "a": "x", "": "nothing"},
-    "a/b": {"~": "tilde"},
+    "a/b": {"~": "tilde", "~1": "escaped"},
     "list": ["zero", {"in": "side"}],
     "number": 5,
     "text": "a\nb",
@@ -137,6 +137,7 @@ def test_keys_are_sorted() -> None:
         ("/b/a", "x"),
         ("/b/a/", "x"),
         ("/a~1b/~0", "tilde"),
+        ("/a~1b/~01", "escaped"),
         ("/list/0", "zero"),
         ("/list/1/in", "side"),
         ("/text", "a\nb"),

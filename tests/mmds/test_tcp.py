@@ -300,16 +300,43 @@ def test_a_shut_window_is_probed_until_it_opens() -> None:
     server.receive(from_client(seq=5, window=4), now_ns)
     assert [out.payload for out in outgoing(server, now_ns)] == [b"[abc"]
     server.receive(from_client(seq=5, ack=4, window=100), now_ns)
+    assert server.progress_ns == now_ns
     assert [out.payload for out in outgoing(server, now_ns)] == [b"\n\n]"]
 
 
 def test_an_old_segment_does_not_shut_the_window() -> None:
     server = established()
     server.receive(from_client(payload=b"abc"), 0)
-    outgoing(server, 0)
-    server.receive(from_client(payload=b"abc", window=0), 0)
+    server.receive(from_client(seq=3, payload=b"\n\n"), 0)
+    server.receive(from_client(payload=b"abc\n\n", window=0), 0)
+    assert outgoing(server, 0)[-1].payload == b"[abc\n\n]"
+
+
+def test_what_was_sent_before_a_timeout_may_be_acknowledged_after_it() -> None:
+    server = established(mss=100)
+    server.receive(from_client(payload=b"a" * 500 + b"\n\n"), 0)
+    assert len(outgoing(server, 0)) == 6
+    server.receive(from_client(seq=502, ack=100), 0)
+    assert not server.ready
+    server.tick(RTO_NS)
+    again = server.next_segment(RTO_NS)
+    assert again is not None
+    assert again.seq == (ISS + 101) & 0xFFFF_FFFF
+    assert server.receive(from_client(seq=502, ack=504), RTO_NS)
+    assert not server.ready
+    assert server.deadline_ns is None
+
+
+def test_an_end_that_is_out_of_place_does_not_count() -> None:
+    server = established()
+    server.receive(from_client(payload=b"abc"), 0)
+    end = Flags.ACK | Flags.FIN
+    server.receive(from_client(payload=b"ab", flags=end), 0)
+    server.receive(from_client(seq=9, payload=b"a", flags=end), 0)
     server.receive(from_client(seq=3, payload=b"\n\n"), 0)
     assert outgoing(server, 0)[-1].payload == b"[abc\n\n]"
+    server.receive(from_client(seq=5, ack=7), 0)
+    assert not server.ready
 
 
 def test_small_windows_are_waited_for_while_something_is_on_its_way() -> None:

@@ -199,18 +199,25 @@ def test_a_diff_alone_is_sparse_and_is_not_loaded_without_its_parent(
             assert vmm.wait() == 1
 
 
-def test_merged_by_a_tool_that_knows_no_ids_it_loads(tmp_path: Path) -> None:
+@pytest.mark.parametrize("diffs", [1, 2])
+def test_merged_by_a_tool_that_knows_no_ids_it_loads(
+    tmp_path: Path, diffs: int
+) -> None:
     with ExitStack() as stack:
         first = booted(stack, tmp_path / "0", track=True)
         create(first, tmp_path, "base")
-        first.api.ok("PATCH", "/vm", {"state": "Resumed"})
-        goes_on(first)
-        create(first, tmp_path, "diff", "Diff")
-        copy_data(tmp_path / "diff.mem", tmp_path / "base.mem")
+        for number in range(diffs):
+            first.api.ok("PATCH", "/vm", {"state": "Resumed"})
+            goes_on(first)
+            create(first, tmp_path, f"diff{number}", "Diff")
+        for number in range(diffs):
+            copy_data(tmp_path / f"diff{number}.mem", tmp_path / "base.mem")
         second = process(stack, tmp_path / "1")
-        load(second, tmp_path / "diff.state", tmp_path / "base.mem", resume_vm=True)
+        state_file = tmp_path / f"diff{diffs - 1}.state"
+        load(second, state_file, tmp_path / "base.mem", resume_vm=True)
         goes_on(second)
         assert_alphabet(printed(first) + printed(second))
+        assert ("taken for a chain" in second.stdout()) == (diffs > 1)
 
 
 def copy_data(source: Path, target: Path) -> None:

@@ -68,6 +68,10 @@ _NOT_MERGED = (
     "does not have the pages of the Diff that the state file is of: merge them"
     " onto it first (`vmmd snapshot rebase`)"
 )
+_CHAIN = (
+    "was the memory of snapshot {} and has the pages of a Diff on {}: taken for a"
+    " chain that another tool has merged"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +100,7 @@ async def load(params: SnapshotLoadParams, log: Callable[[str], None]) -> Loaded
     with ExitStack() as undo, closing(_kvm()) as kvm:
         with _prefixed(_BUILD):
             check_host(saved.vcpus, header.arch)
-        memory, origin, close = await _memory(params, header, saved, undo)
+        memory, origin, close = await _memory(params, header, saved, undo, log)
         with _prefixed(_BUILD):
             resources = _resources(saved, params, undo)
             state = KvmState(saved.vcpus, saved.vm, params.clock_realtime)
@@ -190,7 +194,11 @@ def _override_drive(devices: dict[str, object], override: DriveOverride) -> None
 
 
 async def _memory(
-    params: SnapshotLoadParams, header: Header, saved: Saved, undo: ExitStack
+    params: SnapshotLoadParams,
+    header: Header,
+    saved: Saved,
+    undo: ExitStack,
+    log: Callable[[str], None],
 ) -> tuple[GuestMemory, Origin, Callable[[], None]]:
     """Guest memory, where its pages come from, and what lets go of that."""
     manifest, path = header.manifest, params.mem_backend.backend_path
@@ -208,30 +216,35 @@ async def _memory(
     with _prefixed(f"{_MEMORY}file: "):
         if huge:
             raise SnapshotError(_HUGE)
-        fd = await _open_memory(path, header)
+        fd = await _open_memory(path, header, log)
         undo.callback(os.close, fd)
         memory = map_snapshot_memory(manifest.regions, fd)
         undo.callback(unmap_guest_memory, memory)
     return memory, Origin(BaseFile(fd, manifest)), partial(os.close, fd)
 
 
-async def _open_memory(path: str, header: Header) -> int:
+async def _open_memory(path: str, header: Header, log: Callable[[str], None]) -> int:
     """The memory file, which must be this snapshot's, and whole.
 
     A Diff lacks the pages of its parent. Merged onto it by a tool that knows no
-    ids, the file still has the parent's: whether it was is seen by the pages.
+    ids, the file still has the parent's, or of a chain that of its base: whether
+    it was is seen by the pages, where the Diff has any.
     """
     manifest = header.manifest
     if manifest.kind == "Full" or manifest.parent_id is None:
         return open_memory_file(path, manifest.size, header.snapshot_id)
-    if get_id(path) == header.snapshot_id:
+    found = get_id(path)
+    if found == header.snapshot_id:
         raise SnapshotError(f"Failed to restore guest memory: {path} {_UNMERGED}")
     from vmmd.loop.memory_file import verify  # of a Diff alone
 
-    fd = open_memory_file(path, manifest.size, manifest.parent_id)
+    expected = None if manifest.data_pages else manifest.parent_id
+    fd = open_memory_file(path, manifest.size, expected)
     if await verify(fd, manifest):
         os.close(fd)
         raise SnapshotError(f"Failed to restore guest memory: {path} {_NOT_MERGED}")
+    if found not in (None, manifest.parent_id):
+        log(f"{path} {_CHAIN.format(found, manifest.parent_id)}")
     return fd
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import FrozenInstanceError, fields, is_dataclass, replace
+from typing import ClassVar
 
 import pytest
 from hypothesis import given
@@ -129,3 +130,32 @@ def test_only_one_kind_is_made() -> None:
     decorator = frozen._dataclass  # noqa: SLF001 - what the name is at run time
     with pytest.raises(TypeError):
         decorator(frozen=False, slots=True)
+
+
+@frozen.dataclass(frozen=True, slots=True)
+class Base:
+    """To inherit from."""
+
+    KIND: ClassVar[str] = "kind"
+    a: int
+    b: int = 1
+
+
+@frozen.dataclass(frozen=True, slots=True)
+class Derived(Base):
+    """One field more, and another default."""
+
+    c: int = 3
+    b: int = 2
+
+
+def test_fields_are_inherited_in_order_and_class_variables_are_none() -> None:
+    assert [field.name for field in fields(Derived)] == ["a", "b", "c"]
+    assert Derived(1) == Derived(a=1, b=2, c=3)
+    assert Base(1).b == 1
+    assert replace(Derived(1), b=5) == Derived(1, 5, 3)
+    assert Derived.KIND == "kind"
+    assert vars(Derived)["__slots__"] == ("c",)
+    match Derived(7):
+        case Derived(a, b, c):
+            assert (a, b, c) == (7, 2, 3)

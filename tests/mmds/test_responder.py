@@ -23,7 +23,6 @@ from vmmd.mmds.frames import (
     parse_frame,
     parse_packet,
 )
-from vmmd.mmds.listener import IDLE_NS, MAX_CONNECTIONS, MAX_PENDING_RESETS
 from vmmd.mmds.responder import MAC, MAX_PENDING_REPLIES, Responder
 from vmmd.mmds.segment import Flags, Segment, build_segment, parse_segment
 from vmmd.mmds.service import Mmds
@@ -145,55 +144,6 @@ def test_wrong_checksums_are_dropped_and_sent_again(
     talk(made, client, noise)
     assert client.read.endswith(ANSWER_END)
     assert client.read.count(b"HTTP/1.1") == 1
-
-
-def test_many_connections_then_none_and_then_the_idle_make_room() -> None:
-    made = responder()
-    for port in range(MAX_CONNECTIONS):
-        made.receive(frame(syn(1000 + port)), 0)
-    assert len(taken(made)) == MAX_CONNECTIONS
-    made.receive(frame(syn(5000)), IDLE_NS - 1)
-    (refused,) = segments(taken(made))
-    assert refused.flags == Flags.RST | Flags.ACK
-    assert (refused.ack, refused.destination_port) == (8, 5000)
-    made.receive(frame(syn(5000)), IDLE_NS)
-    evicted, opened = segments(taken(made))
-    assert (evicted.flags & Flags.RST, evicted.destination_port) == (Flags.RST, 1000)
-    assert opened.flags == Flags.SYN | Flags.ACK
-    counted = made.statistics()
-    assert counted["connections_created"] == MAX_CONNECTIONS + 1
-    assert counted["connections_destroyed"] == 1
-
-
-def test_other_ports_and_strays_are_reset_within_bounds() -> None:
-    made = responder()
-    made.receive(frame(replace(syn(9), destination_port=443)), 0)
-    made.receive(frame(replace(syn(9), flags=Flags.ACK, ack=5)), 0)
-    made.receive(frame(replace(syn(9), flags=Flags.RST)), 0)
-    first, second = segments(taken(made))
-    assert (first.source_port, first.flags) == (443, Flags.RST | Flags.ACK)
-    assert (second.seq, second.flags) == (5, Flags.RST)
-    for _ in range(2 * MAX_PENDING_RESETS):
-        made.receive(frame(replace(syn(9), flags=Flags.ACK)), 0)
-    assert len(taken(made)) == MAX_PENDING_RESETS
-
-
-def test_connections_take_turns() -> None:
-    made = responder()
-    clients = {1: TcpClient(REQUEST), 2: TcpClient(REQUEST)}
-
-    def send(port: int) -> None:
-        for segment in clients[port].segments(0):
-            made.receive(frame(replace(segment, source_port=port)), 0)
-
-    for port, client in clients.items():
-        send(port)
-        (synack,) = segments(taken(made))
-        client.receive(synack, 0)
-    for port in clients:
-        send(port)
-    ports = [out.destination_port for out in segments(taken(made)) if out.payload]
-    assert ports == [1, 2, 1, 2, 1, 2]
 
 
 def test_what_gets_lost_is_due_after_a_time() -> None:

@@ -175,6 +175,22 @@ async def test_a_tap_that_is_down_is_told_of_once_and_comes_back(
 
 
 @needs_root
+async def test_a_tap_that_goes_down_and_then_away_is_told_of_twice(host: Host) -> None:
+    async with pumped(host.tap.duplicate()) as guest:
+        guest.offer(4)
+        set_up(TAP, False)
+        guest.send(3)
+        await guest.until(sent=3)
+        delete(TAP)
+        with trio.fail_after(5):
+            while len(guest.lines) < 2:
+                await trio.lowlevel.checkpoint()
+        down, gone = guest.lines
+        assert "set it up: `ip link set t0 up`" in down
+        assert "it was deleted" in gone
+
+
+@needs_root
 async def test_a_tap_that_is_deleted_is_told_of_once(host: Host) -> None:
     async with pumped(host.tap.duplicate()) as guest:
         guest.offer(4)

@@ -54,7 +54,8 @@ class Nic:
         self._tx_throttle: Throttle | None = None
         self._detour: Detour | None = None
         self._quiesced = self._serving = self._limited = False
-        self._tap_down = self._tap_gone = False
+        self._tap_gone = False
+        self._tap_down = 0  # the errno that was told of, until it is back
         self._own_signals = 0
         self._transport: Transport | None = None
         self._kick: EventFd | None = None
@@ -269,10 +270,11 @@ class Nic:
         self._ring()
 
     def _say_down(self) -> None:
-        if self._tap_down:
-            return
-        self._tap_down = True
         number = self.device.tap_errno
+        # One that is deleted goes down first, and a frame may come between.
+        if self._tap_down and number in (self._tap_down, errno.EIO):
+            return
+        self._tap_down = number
         hint = _DOWN.format(self.tap.name) if number == errno.EIO else _GONE
         self._log(
             f"net {self.device.iface_id}: tap {self.tap.name}: {os.strerror(number)}"
@@ -280,7 +282,7 @@ class Nic:
         )
 
     def _say_up(self) -> None:
-        self._tap_down = False
+        self._tap_down = 0
         self._log(f"net {self.device.iface_id}: tap {self.tap.name}: is back")
 
     # Limits and times

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from demo import network
 from demo.process import Curl, DemoError, Monitor, show
 from demo.screen import Times
 from lab.images import images
@@ -20,11 +21,11 @@ FILE = "/demo.txt"
 TEXT = "written inside the guest"
 DISK = "root.ext4"
 CPUS = 2
-BOOT_ARGS = "console=ttyS0 reboot=k panic=1 rw vmmd.test=hello,cpus,shell"
+BOOT_ARGS = "console=ttyS0 reboot=k panic=1 rw vmmd.test=hello,cpus"
 STILL_S = 1.0
 """How long the console of a paused guest is watched."""
 
-_PROMPT = "/ # "
+_PROMPT = "# "
 _LAB_NOTE = """
 (One warning below, "XSAVE consistency problem", is the lab's emulated processor's:
 the same kernel shows it there under QEMU's own microVM.)"""
@@ -35,8 +36,11 @@ def play(folder: Path) -> int:
     times = Times()
     try:
         # Not in `folder`: the lab shares it by a protocol that has no sockets.
-        with tempfile.TemporaryDirectory(prefix="vmmd-demo-") as name:
-            _play(Path(name) / "api.sock", folder / DISK, times)
+        with (
+            tempfile.TemporaryDirectory(prefix="vmmd-demo-") as name,
+            network.tap() as reachable,
+        ):
+            _play(Path(name) / "api.sock", folder / DISK, times, reachable)
     except DemoError as error:
         show(f"\ndemo: {error}")
         return 1
@@ -44,7 +48,7 @@ def play(folder: Path) -> int:
     return 0
 
 
-def _play(socket: Path, disk: Path, times: Times) -> None:
+def _play(socket: Path, disk: Path, times: Times, reachable: bool) -> None:
     began = time.monotonic()
     with Monitor(socket) as monitor:
         monitor.wait_for_socket()
@@ -52,9 +56,11 @@ def _play(socket: Path, disk: Path, times: Times) -> None:
         curl = Curl(socket)
         with times.measure("first answer of the API"):
             curl("GET", "/")
-        _configure(curl, images().cloud, disk)
+        _configure(curl, images().cloud, disk, reachable)
         _boot(curl, monitor, times)
         _write(monitor, times)
+        if reachable:
+            _log_in(images().debian.key, times)
         _pause(curl, monitor, times)
         monitor.type("mount -o remount,ro /; poweroff -f")
         with times.measure("power-off to the process's end"):
@@ -63,12 +69,13 @@ def _play(socket: Path, disk: Path, times: Times) -> None:
         raise DemoError(f"the process ended with {status}")
 
 
-def _configure(curl: Curl, guest: Guest, disk: Path) -> None:
+def _configure(curl: Curl, guest: Guest, disk: Path, reachable: bool) -> None:
+    network_words = f",ssh,shell {network.IP_ARGUMENT}" if reachable else ",shell"
     curl("PUT", "/machine-config", {"vcpu_count": CPUS, "mem_size_mib": 256})
     source = {
         "kernel_image_path": str(guest.bzimage),
         "initrd_path": str(guest.initrd),
-        "boot_args": BOOT_ARGS,
+        "boot_args": BOOT_ARGS + network_words,
     }
     curl("PUT", "/boot-source", source)
     drive = {
@@ -79,6 +86,9 @@ def _configure(curl: Curl, guest: Guest, disk: Path) -> None:
         "cache_type": "Writeback",
     }
     curl("PUT", "/drives/rootfs", drive)
+    if reachable:
+        interface = {"iface_id": "eth0", "host_dev_name": network.TAP}
+        curl("PUT", "/network-interfaces/eth0", interface)
 
 
 def _boot(curl: Curl, monitor: Monitor, times: Times) -> None:
@@ -98,6 +108,13 @@ def _write(monitor: Monitor, times: Times) -> None:
         monitor.type(f"echo {TEXT} >{FILE}; sync; echo the file says: $(cat {FILE})")
         at = monitor.expect(f"the file says: {TEXT}", at)
     monitor.expect(_PROMPT, at)
+
+
+def _log_in(key: Path, times: Times) -> None:
+    with times.measure("a login by ssh"):
+        said = network.ssh(key, f"uname -sr; cat {FILE}; ip -brief -4 address")
+    if TEXT not in said or network.GUEST not in said:
+        raise DemoError("the login shows another guest")
 
 
 def _pause(curl: Curl, monitor: Monitor, times: Times) -> None:

@@ -59,14 +59,14 @@ def vmmd(kernel: Path, initrd: Path) -> float:
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/api"
         command = [sys.executable, "-c", FIRECRACKER, "--api-sock", path]
-        with _child(command) as child:
+        with child(command) as process:
             call = _Api(path)
             call("/machine-config", {"vcpu_count": 1, "mem_size_mib": 256})
             source = {"kernel_image_path": str(kernel), "initrd_path": str(initrd)}
             call("/boot-source", source | {"boot_args": CMDLINE})
             begun = time.monotonic()
             call("/actions", {"action_type": "InstanceStart"})
-            return _until_ready(child, begun)
+            return _until_ready(process, begun)
 
 
 def qemu(kernel: Path, initrd: Path) -> float:
@@ -80,7 +80,7 @@ def qemu(kernel: Path, initrd: Path) -> float:
             *("-qmp", f"unix:{path},server=on,wait=off"),
             *("-kernel", str(kernel), "-initrd", str(initrd), "-append", CMDLINE),
         ]
-        with _child(command) as child, _connected(path) as monitor:
+        with child(command) as process, _connected(path) as monitor:
             stream = monitor.makefile("rw")
             stream.readline()
             for order in ("qmp_capabilities", "cont"):
@@ -88,11 +88,11 @@ def qemu(kernel: Path, initrd: Path) -> float:
                 stream.write(json.dumps({"execute": order}) + "\n")
                 stream.flush()
                 stream.readline()
-            return _until_ready(child, begun)
+            return _until_ready(process, begun)
 
 
 @contextmanager
-def _child(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+def child(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
     """A child process with its console at hand; killed at the end."""
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
@@ -134,18 +134,26 @@ def _connected(path: str) -> socket.socket:
             return connection
 
 
-def _until_ready(child: subprocess.Popen[bytes], begun: float) -> float:
+def _until_ready(process: subprocess.Popen[bytes], begun: float) -> float:
     """Seconds since ``begun`` when the console has said READY."""
-    if child.stdout is None:
-        raise RuntimeError("no console")
-    seen = b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(child.stdout, selectors.EVENT_READ)
-        while READY not in seen:
-            if not selector.select(begun + DEADLINE_S - time.monotonic()):
-                raise RuntimeError(f"no init within {DEADLINE_S} s: {seen[-500:]!r}")
-            seen += os.read(child.stdout.fileno(), 65536)
+    until_said(process, READY)
     return time.monotonic() - begun
+
+
+def until_said(process: subprocess.Popen[bytes], text: bytes) -> None:
+    """Read a child's console until it has said this; RuntimeError after a while."""
+    if process.stdout is None:
+        raise RuntimeError("no console")
+    seen, end = b"", time.monotonic() + DEADLINE_S
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        while text not in seen:
+            data = b""
+            if selector.select(max(end - time.monotonic(), 0)):
+                data = os.read(process.stdout.fileno(), 65536)
+            if not data:
+                raise RuntimeError(f"no {text!r} in {DEADLINE_S} s: {seen[-500:]!r}")
+            seen += data
 
 
 if __name__ == "__main__":

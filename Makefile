@@ -76,7 +76,7 @@ test-lab: install
 	@$(PY) -m lab.images >/dev/null
 	@$(PY) -m compileall -q vmmd tests lab
 	@$(PY) -m pytest -q -m lab tests/test_lab_run.py
-	@lab/run --images --timeout 840 -- $(PY) -m pytest -q -m lab tests/lab
+	@lab/run --images --timeout 1200 -- $(PY) -m pytest -q -m lab tests/lab
 
 # fuzz: a minute of libFuzzer over the C data path
 fuzz: install

@@ -6,6 +6,8 @@ from contextlib import suppress
 
 import vmmd.loop.vm_state  # noqa: F401 (the board imports it late: a boot has no use)
 from vmmd.errors import HostError
+from vmmd.http.connection import Connection, Request
+from vmmd.http.routes import parse
 from vmmd.loop.host_fit import host_facts
 from vmmd.machine import COLD
 from vmmd.saved import RECORDS
@@ -13,16 +15,34 @@ from vmmd.state.manifest import PAGE_SIZE, MemoryManifest
 from vmmd.state.snapshot import Header, SnapshotFile, decode, encode, pack
 from vmmd.state.translate import upgraded
 
+_BODY = b"""{"snapshot_path": "", "mem_backend": {"backend_type": "File",
+"backend_path": ""}, "resume_vm": true}"""
+_REQUEST = (
+    b"PUT /snapshot/load HTTP/1.1\r\nContent-Type: application/json\r\n"
+    b"Content-Length: %d\r\n\r\n%b" % (len(_BODY), _BODY)
+)
+
 
 def rehearse() -> None:
-    """Read a small state file and ask the host what it offers.
+    """Take a request, read a small state file, ask the host what it offers.
 
     What is made on first use is there then: the schemas of all records, the
     tables of the codec, the facts of the host.
     """
+    _ask()
     upgraded(decode(_state_file()), RECORDS)
     with suppress(HostError):  # the load will say so
         host_facts().as_seen()
+
+
+def _ask() -> None:
+    """Understand and answer a request that has a body."""
+    connection = Connection()
+    connection.receive(_REQUEST)
+    request = connection.next_request()
+    if isinstance(request, Request):
+        parse(request.method, request.target, request.body)
+        connection.respond(204, None)
 
 
 def _state_file() -> bytes:

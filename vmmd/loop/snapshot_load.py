@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from vmmd.config import DriveOverride, MmdsConfig, SnapshotLoadParams
     from vmmd.loop.board import Board
     from vmmd.memory import GuestMemory
+    from vmmd.state.manifest import MemoryManifest
     from vmmd.state.snapshot import Header
 
 NOT_ALLOWED = (
@@ -216,25 +217,26 @@ async def _memory(
     with _prefixed(f"{_MEMORY}file: "):
         if huge:
             raise SnapshotError(_HUGE)
-        fd = await _open_memory(path, header, log)
+        fd = await _open_memory(path, header.snapshot_id, manifest, log)
         undo.callback(os.close, fd)
         memory = map_snapshot_memory(manifest.regions, fd)
         undo.callback(unmap_guest_memory, memory)
     return memory, Origin(BaseFile(fd, manifest)), partial(os.close, fd)
 
 
-async def _open_memory(path: str, header: Header, log: Callable[[str], None]) -> int:
+async def _open_memory(
+    path: str, snapshot_id: str, manifest: MemoryManifest, log: Callable[[str], None]
+) -> int:
     """The memory file, which must be this snapshot's, and whole.
 
     A Diff lacks the pages of its parent. Merged onto it by a tool that knows no
     ids, the file still has the parent's, or of a chain that of its base: whether
     it was is seen by the pages, where the Diff has any.
     """
-    manifest = header.manifest
     if manifest.kind == "Full" or manifest.parent_id is None:
-        return open_memory_file(path, manifest.size, header.snapshot_id)
+        return open_memory_file(path, manifest.size, snapshot_id)
     found = get_id(path)
-    if found == header.snapshot_id:
+    if found == snapshot_id:
         raise SnapshotError(f"Failed to restore guest memory: {path} {_UNMERGED}")
     from vmmd.loop.memory_file import verify  # of a Diff alone
 

@@ -149,7 +149,11 @@ def ssh_options(key: Path) -> list[str]:
 
 @contextmanager
 def debian_guest(
-    images: Images, folder: Path, where: Namespace, interfaces: int
+    images: Images,
+    folder: Path,
+    where: Namespace,
+    interfaces: int,
+    mmds_version: str = "V2",
 ) -> Iterator[DebianGuest]:
     """A guest whose ssh server runs, on ``interfaces`` taps that are there; eth0
     has the metadata service too."""
@@ -162,7 +166,10 @@ def debian_guest(
     command += ["--api-sock", str(folder / "sock"), "--log-path", str(log)]
     api = UnixApi(folder / "sock")
     with Monitor(command, deadline_s=LIFE_S) as monitor, closing(api):
-        _start(api, images, disk, interfaces)
+        _configure(api, images, disk, interfaces)
+        mmds = {"version": mmds_version, "network_interfaces": ["eth0"]}
+        api.ok("PUT", "/mmds/config", mmds)
+        api.ok("PUT", "/actions", {"action_type": "InstanceStart"})
         monitor.expect("VMMD-GUEST-SSH")
         key = folder / "key"
         shutil.copy(images.debian.key, key)
@@ -170,7 +177,7 @@ def debian_guest(
         yield DebianGuest(monitor, api, key, where, log)
 
 
-def _start(api: UnixApi, images: Images, disk: Path, interfaces: int) -> None:
+def _configure(api: UnixApi, images: Images, disk: Path, interfaces: int) -> None:
     addresses = [
         f"vmmd.ip={guest_address(n)}/24" + (f",{host_address(0)}" if n == 0 else "")
         for n in range(interfaces)
@@ -189,6 +196,3 @@ def _start(api: UnixApi, images: Images, disk: Path, interfaces: int) -> None:
         body = {"iface_id": f"eth{n}", "host_dev_name": tap(n)}
         mac = {"guest_mac": f"06:00:0a:14:{n:02x}:02"}
         api.ok("PUT", f"/network-interfaces/eth{n}", body | mac)
-    mmds = {"version": "V2", "network_interfaces": ["eth0"]}
-    api.ok("PUT", "/mmds/config", mmds)
-    api.ok("PUT", "/actions", {"action_type": "InstanceStart"})

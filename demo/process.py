@@ -102,6 +102,12 @@ class Monitor:
             raise DemoError(f"the guest did not say {text!r}")
         return at
 
+    def kill(self) -> int:
+        """SIGKILL; the exit status."""
+        self._process.kill()
+        self._reader.join()
+        return self._process.wait()
+
     def finish(self) -> int:
         """Wait until the process has ended by itself; its exit status."""
         try:

@@ -1,4 +1,4 @@
-"""The demo's part that needs KVM: one guest, from curl to power-off."""
+"""The demo's part that needs KVM: one guest, from curl to power-off, in two monitors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from demo import network
+from demo import network, second_life
 from demo.process import Curl, DemoError, Monitor, show
 from demo.screen import Times
 from lab.images import images
@@ -40,7 +40,7 @@ def play(folder: Path) -> int:
             tempfile.TemporaryDirectory(prefix="vmmd-demo-") as name,
             network.tap() as reachable,
         ):
-            _play(Path(name) / "api.sock", folder / DISK, times, reachable)
+            _play(Path(name), folder / DISK, times, reachable)
     except DemoError as error:
         show(f"\ndemo: {error}")
         return 1
@@ -48,12 +48,11 @@ def play(folder: Path) -> int:
     return 0
 
 
-def _play(socket: Path, disk: Path, times: Times, reachable: bool) -> None:
-    began = time.monotonic()
-    with Monitor(socket) as monitor:
-        monitor.wait_for_socket()
-        times.rows.append(("process start to socket", time.monotonic() - began))
-        curl = Curl(socket)
+def _play(folder: Path, disk: Path, times: Times, reachable: bool) -> None:
+    with Monitor(folder / "first.sock") as monitor:
+        with times.measure("process start to socket"):
+            monitor.wait_for_socket()
+        curl = Curl(folder / "first.sock")
         with times.measure("first answer of the API"):
             curl("GET", "/")
         _configure(curl, images().cloud, disk, reachable)
@@ -62,6 +61,14 @@ def _play(socket: Path, disk: Path, times: Times, reachable: bool) -> None:
         if reachable:
             _log_in(images().debian.key, times)
         _pause(curl, monitor, times)
+        second_life.save(curl, monitor, folder, times)
+        second_life.check_killed(monitor.kill())
+    with Monitor(folder / "second.sock") as monitor:
+        with times.measure("process start to socket"):
+            monitor.wait_for_socket()
+        second_life.restore(Curl(folder / "second.sock"), monitor, folder, times)
+        if reachable:
+            _log_in(images().debian.key, times)
         monitor.type("mount -o remount,ro /; poweroff -f")
         with times.measure("power-off to the process's end"):
             status = monitor.finish()

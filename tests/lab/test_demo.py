@@ -29,5 +29,6 @@ def test_the_demo_holds(guest_images: Images, tmp_path: Path) -> None:
         "| the answer is 42",
         "not even an echo",
         " 10.214.0.2/24",
+        "| this was remembered",
     ):
         assert line in done.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from functools import cache
 from typing import TYPE_CHECKING
 
 from vmmd.loop.kvm import Kvm
@@ -23,8 +24,7 @@ def collect(board: Board, resources: VmResources) -> Saved:
     vCPUs first: reading one may take in an interrupt that the controllers hold.
     HostError if KVM refuses to tell.
     """
-    with closing(Kvm.open()) as kvm:
-        msr_list = kvm.msr_index_list()
+    msr_list = _msr_list()
     vcpus = tuple(read_state(vcpu, msr_list) for vcpu in board.vcpus)
     return Saved(
         vm_info(resources),
@@ -33,3 +33,10 @@ def collect(board: Board, resources: VmResources) -> Saved:
         board.machine.save(),
         mmds_state(resources.mmds),
     )
+
+
+@cache
+def _msr_list() -> tuple[int, ...]:
+    """KVM's list; it stays the same while we live."""
+    with closing(Kvm.open()) as kvm:
+        return kvm.msr_index_list()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+import vmmd.loop.snapshot_load
 import vmmd.loop.vm_state  # noqa: F401 (the board imports it late: a boot has no use)
 from vmmd.errors import HostError
 from vmmd.http.connection import Connection, Request

@@ -45,9 +45,6 @@ if TYPE_CHECKING:
     from vmmd.state.manifest import MemoryManifest
     from vmmd.state.snapshot import Header
 
-NOT_ALLOWED = (
-    "Loading a microVM snapshot not allowed after configuring boot-specific resources."
-)
 _RESTORE = "Failed to restore from snapshot: "
 _FILE = "Failed to get snapshot state from file: "
 _BUILD = "Failed to build microVM from snapshot: "

@@ -12,7 +12,6 @@ from vmmd import actions as a
 from vmmd.config import SnapshotType
 from vmmd.errors import ConfigError, ExitError, HostError, VmmdError
 from vmmd.lifecycle import Phase
-from vmmd.loop.snapshot_load import NOT_ALLOWED, load
 
 if TYPE_CHECKING:
     from vmmd.config import SnapshotCreateParams, SnapshotLoadParams
@@ -20,6 +19,9 @@ if TYPE_CHECKING:
     from vmmd.loop.snapshot_create import Source
     from vmmd.loop.supervisor import Supervisor
 
+NOT_ALLOWED = (
+    "Loading a microVM snapshot not allowed after configuring boot-specific resources."
+)
 _DIFF_PREVIEW = "[DevPreview] Virtual machine diff snapshots is in development preview."
 _LOAD = "Load snapshot error: "
 _CREATE = "Create snapshot error: "
@@ -76,6 +78,8 @@ async def _load(supervisor: Supervisor, params: SnapshotLoadParams) -> None:
         log.info(NOT_ALLOWED)
         raise ConfigError(_LOAD + NOT_ALLOWED)
     started_ns = time.monotonic_ns()
+    from vmmd.loop.snapshot_load import load  # a create does not need it
+
     try:
         loaded = await load(params, log.warn)
         supervisor.resources = loaded.resources

@@ -6,6 +6,7 @@ The namespace has a tap per interface of the guest; on the n-th, the host is
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from lab.images import Images
+    from lab.images import Guest, Images
 
 FIRECRACKER = (
     "import sys; from vmmd.__main__ import firecracker; sys.exit(firecracker())"
@@ -147,6 +148,22 @@ def ssh_options(key: Path) -> list[str]:
     return ["-i", str(key), *options]
 
 
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a guest is started with.
+
+    ``mmds_version``: eth0 has the metadata service too, "V1" or "V2"; None: no.
+    """
+
+    kernel: Guest
+    interfaces: int = 1
+    vcpus: int = 1
+    mem_mib: int = 256
+    track_dirty_pages: bool = False
+    verbs: str = "ssh,sleep"
+    mmds_version: str | None = None
+
+
 @contextmanager
 def debian_guest(
     images: Images,
@@ -157,42 +174,76 @@ def debian_guest(
 ) -> Iterator[DebianGuest]:
     """A guest whose ssh server runs, on ``interfaces`` taps that are there; eth0
     has the metadata service too."""
-    disk, log = folder / "root.ext4", folder / "log"
-    subprocess.run(
-        ["cp", "--sparse=always", str(images.debian.rootfs), str(disk)], check=True
-    )
+    with process(images, folder, where) as guest:
+        disk = copy_of(images.debian.rootfs, folder)
+        shape = Shape(images.cloud, interfaces, mmds_version=mmds_version)
+        start(guest.api, disk, shape)
+        guest.monitor.expect("VMMD-GUEST-SSH")
+        yield guest
+
+
+@contextmanager
+def process(
+    images: Images, folder: Path, where: Namespace, jail: Path | None = None
+) -> Iterator[DebianGuest]:
+    """A monitor that has no guest yet; its socket and log are in ``folder``.
+
+    ``jail``: its root folder, which holds ``folder``.
+    """
+    log, key, sock = folder / "log", folder / "key", folder / "sock"
     log.touch()
-    command = where.command(sys.executable, "-c", FIRECRACKER)
-    command += ["--api-sock", str(folder / "sock"), "--log-path", str(log)]
-    api = UnixApi(folder / "sock")
-    with Monitor(command, deadline_s=LIFE_S) as monitor, closing(api):
-        _configure(api, images, disk, interfaces)
-        mmds = {"version": mmds_version, "network_interfaces": ["eth0"]}
-        api.ok("PUT", "/mmds/config", mmds)
-        api.ok("PUT", "/actions", {"action_type": "InstanceStart"})
-        monitor.expect("VMMD-GUEST-SSH")
-        key = folder / "key"
-        shutil.copy(images.debian.key, key)
-        key.chmod(0o600)
+    shutil.copy(images.debian.key, key)
+    key.chmod(0o600)
+    seen = [f"/{path.relative_to(jail or '/')}" for path in (sock, log)]
+    command = [sys.executable, "-c", FIRECRACKER]
+    command += ["--api-sock", seen[0], "--log-path", seen[1]]
+    if jail is not None:
+        command = in_jail(jail, command)
+    api = UnixApi(sock)
+    monitor = Monitor(where.command(*command), deadline_s=LIFE_S)
+    with monitor, closing(api):
         yield DebianGuest(monitor, api, key, where, log)
 
 
-def _configure(api: UnixApi, images: Images, disk: Path, interfaces: int) -> None:
+def in_jail(jail: Path, command: list[str]) -> list[str]:
+    """A command that sees ``jail`` as the root, with Python and this checkout in it."""
+    here = os.getcwd()
+    seen = [here, sys.prefix, "/usr", "/lib", "/lib64", "/dev", "/proc"]
+    mounts = "".join(f'mkdir -p "$0{p}"; mount --rbind {p} "$0{p}"\n' for p in seen)
+    script = f'{mounts}exec chroot "$0" env PYTHONPATH={here} "$@"'
+    return ["unshare", "--mount", "sh", "-ec", script, str(jail), *command]
+
+
+def copy_of(image: Path, folder: Path) -> Path:
+    """A copy of a root file system that a guest may write to."""
+    disk = folder / "root.ext4"
+    subprocess.run(["cp", "--sparse=always", str(image), str(disk)], check=True)
+    return disk
+
+
+def start(api: UnixApi, disk: Path, shape: Shape) -> None:
+    """Configure and start a guest that has ``disk`` as its root."""
     addresses = [
         f"vmmd.ip={guest_address(n)}/24" + (f",{host_address(0)}" if n == 0 else "")
-        for n in range(interfaces)
+        for n in range(shape.interfaces)
     ]
-    words = [QUIET, "rw", "vmmd.test=ssh,sleep", *addresses]
-    api.ok("PUT", "/machine-config", {"vcpu_count": 1, "mem_size_mib": 256})
+    words = [QUIET, "rw", f"vmmd.test={shape.verbs}", *addresses]
+    machine = {"vcpu_count": shape.vcpus, "mem_size_mib": shape.mem_mib}
+    track = {"track_dirty_pages": shape.track_dirty_pages}
+    api.ok("PUT", "/machine-config", machine | track)
     source = {
-        "kernel_image_path": str(images.cloud.bzimage),
-        "initrd_path": str(images.cloud.initrd),
+        "kernel_image_path": str(shape.kernel.bzimage),
+        "initrd_path": str(shape.kernel.initrd),
         "boot_args": " ".join(words),
     }
     api.ok("PUT", "/boot-source", source)
     drive = {"drive_id": "root", "path_on_host": str(disk), "is_root_device": True}
     api.ok("PUT", "/drives/root", drive | {"is_read_only": False})
-    for n in range(interfaces):
+    for n in range(shape.interfaces):
         body = {"iface_id": f"eth{n}", "host_dev_name": tap(n)}
         mac = {"guest_mac": f"06:00:0a:14:{n:02x}:02"}
         api.ok("PUT", f"/network-interfaces/eth{n}", body | mac)
+    if shape.mmds_version is not None:
+        mmds = {"version": shape.mmds_version, "network_interfaces": ["eth0"]}
+        api.ok("PUT", "/mmds/config", mmds)
+    api.ok("PUT", "/actions", {"action_type": "InstanceStart"})

@@ -38,9 +38,9 @@ test: install
 	@$(TIER) check 2 $(MAKE) --no-print-directory check
 	@$(TIER) pure 6 $(MAKE) --no-print-directory test-pure
 	@$(TIER) loop 2 $(MAKE) --no-print-directory test-loop
-	@$(TIER) kvm 4 $(MAKE) --no-print-directory test-kvm
+	@$(TIER) kvm 5 $(MAKE) --no-print-directory test-kvm
 	@$(TIER) fuzz 1 $(MAKE) --no-print-directory fuzz
-	@$(TIER) lab 15 $(MAKE) --no-print-directory test-lab
+	@$(TIER) lab 20 $(MAKE) --no-print-directory test-lab
 	@$(TIER) --summary
 
 # golden: golden files of records that have none yet; those that are there stay
@@ -76,7 +76,7 @@ test-lab: install
 	@$(PY) -m lab.images >/dev/null
 	@$(PY) -m compileall -q vmmd tests lab
 	@$(PY) -m pytest -q -m lab tests/test_lab_run.py
-	@lab/run --images --timeout 1200 -- $(PY) -m pytest -q -m lab tests/lab
+	@lab/run --images --timeout 2400 -- $(PY) -m pytest -q -m lab tests/lab
 
 # fuzz: a minute of libFuzzer over the C data path
 fuzz: install

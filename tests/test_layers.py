@@ -23,6 +23,7 @@ RANKS = {
     "state": 1,
     "bus": 2,
     "config": 2,
+    "snapshot_params": 2,
     "limiter": 2,
     "templates": 2,
     "boot": 2,

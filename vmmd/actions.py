@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from .frozen import dataclass
 
 if TYPE_CHECKING:
-    from . import config
+    from . import config, snapshot_params
     from .templates import CustomCpuTemplate
 
 JsonValue: TypeAlias = (
@@ -310,14 +310,14 @@ class PutMmdsConfig:
 class CreateSnapshot:
     """``PUT /snapshot/create``."""
 
-    params: config.SnapshotCreateParams
+    params: snapshot_params.SnapshotCreateParams
 
 
 @dataclass(frozen=True, slots=True)
 class LoadSnapshot:
     """``PUT /snapshot/load``."""
 
-    params: config.SnapshotLoadParams
+    params: snapshot_params.SnapshotLoadParams
 
 
 Action: TypeAlias = (

@@ -7,6 +7,7 @@ from dataclasses import fields, is_dataclass
 import pytest
 
 from vmmd import config as c
+from vmmd import snapshot_params as p
 from vmmd import templates as t
 from vmmd.http import bodies as b
 from vmmd.http import objects
@@ -46,8 +47,8 @@ def test_fields_stand_in_the_order_of_the_class(table: Struct) -> None:
 
 def test_every_class_of_the_api_has_its_table() -> None:
     built = {table.make for table in TABLES.values()}
-    values = {t.KvmCapability, t.RegisterFilter, c.SnapshotLoadParams, c.InstanceInfo}
-    names = {**vars(c), **vars(t), **vars(b)}
+    values = {t.KvmCapability, t.RegisterFilter, p.SnapshotLoadParams, c.InstanceInfo}
+    names = {**vars(c), **vars(p), **vars(t), **vars(b)}
     classes = {value for value in names.values() if is_dataclass(value)}
     assert classes - built == values
 
@@ -82,7 +83,7 @@ def test_null_is_absent_only_where_there_is_no_default() -> None:
 
 def test_a_snapshot_may_be_asked_for_an_older_release() -> None:
     body = b'{"snapshot_path":"s","mem_file_path":"m","version":"1.1.0"}'
-    params = c.SnapshotCreateParams(c.SnapshotType.FULL, "s", "m", "1.1.0")
+    params = p.SnapshotCreateParams(p.SnapshotType.FULL, "s", "m", "1.1.0")
     assert read(objects.SNAPSHOT_CREATE, body) == params
     assert [field.name for field in objects.SNAPSHOT_CREATE.listed] == [
         "snapshot_type",

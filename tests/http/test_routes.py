@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from vmmd import actions as a
 from vmmd import config as c
+from vmmd import snapshot_params as p
 from vmmd import templates as t
 from vmmd.http.routes import ApiFault, Request, checked_id, parse, split
 
@@ -145,7 +146,7 @@ WITH_BODY = [
         "PUT",
         "/snapshot/create",
         '{"snapshot_path":"s","mem_file_path":"m"}',
-        a.CreateSnapshot(c.SnapshotCreateParams(c.SnapshotType.FULL, "s", "m")),
+        a.CreateSnapshot(p.SnapshotCreateParams(p.SnapshotType.FULL, "s", "m")),
     ),
 ]
 
@@ -343,9 +344,9 @@ def test_old_ways_are_named(
 
 def test_loading_takes_its_memory_from_either_field() -> None:
     old = b'{"snapshot_path":"s","mem_file_path":"m","enable_diff_snapshots":true}'
-    params = c.SnapshotLoadParams(
+    params = p.SnapshotLoadParams(
         "s",
-        c.MemBackendConfig("m", c.MemBackendType.FILE),
+        p.MemBackendConfig("m", p.MemBackendType.FILE),
         track_dirty_pages=True,
         resume_vm=False,
         network_overrides=(),

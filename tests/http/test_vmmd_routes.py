@@ -7,7 +7,7 @@ import json
 import pytest
 
 from vmmd import actions as a
-from vmmd import config as c
+from vmmd import snapshot_params as p
 from vmmd.http.routes import ApiFault, parse
 
 BODY = {
@@ -21,7 +21,7 @@ def test_a_load_may_name_other_files_for_drives() -> None:
     body = json.dumps({**BODY, "drive_overrides": overrides}).encode()
     action = parse("PUT", "/vmmd/snapshot/load", body).action
     assert isinstance(action, a.LoadSnapshot)
-    assert action.params.drive_overrides == (c.DriveOverride("root", "/copy"),)
+    assert action.params.drive_overrides == (p.DriveOverride("root", "/copy"),)
 
 
 def test_without_them_it_is_the_same_as_on_firecrackers_path() -> None:

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.kvm.test_snapshot import booted, create
-from vmmd import config as c
+from vmmd import snapshot_params as p
 from vmmd.errors import ConfigError
 from vmmd.loop.snapshot_load import load
 from vmmd.state.snapshot import SnapshotFile, decode, encode
@@ -78,8 +78,8 @@ def lie(file: SnapshotFile, data: st.DataObject) -> SnapshotFile:
 
 async def try_to_load(folder: Path, name: str) -> str | None:
     """The reason why it was refused; None: it was loaded, and is gone again."""
-    memory = c.MemBackendConfig(str(folder / "s.mem"), c.MemBackendType.FILE)
-    params = c.SnapshotLoadParams(
+    memory = p.MemBackendConfig(str(folder / "s.mem"), p.MemBackendType.FILE)
+    params = p.SnapshotLoadParams(
         str(folder / name), memory, False, False, (), None, False
     )
     try:

@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from vmmd import config as c
+from vmmd import snapshot_params as p
 from vmmd.errors import HostError
 from vmmd.loop import state_view
 from vmmd.loop.lineage import Lineage
@@ -36,8 +37,8 @@ async def save(
 ) -> None:
     machine = c.MachineConfig(mem_size_mib=board.machine.memory.size >> 20)
     source = Source(board, VmResources(machine), lineage, paused=True)
-    params = c.SnapshotCreateParams(
-        c.SnapshotType.FULL, str(folder / "s"), str(folder / "m")
+    params = p.SnapshotCreateParams(
+        p.SnapshotType.FULL, str(folder / "s"), str(folder / "m")
     )
     await create(source, params, Watch(print, lambda _done, _size: None, at_step))
 

@@ -14,8 +14,8 @@ from vmmd.errors import ExitError, VmmdError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vmmd.config import SnapshotLoadParams
     from vmmd.loop.options import Options
+    from vmmd.snapshot_params import SnapshotLoadParams
 
 DEFAULT_CMDLINE = "console=ttyS0 panic=1"
 _SIZE = re.compile(r"(\d+)\s*([mg])(?:i?b)?", re.IGNORECASE)
@@ -163,7 +163,7 @@ def _misused(arguments: argparse.Namespace) -> str | None:
 
 def _snapshot(arguments: argparse.Namespace) -> SnapshotLoadParams:
     """The snapshot to go on from, and what is elsewhere now."""
-    from vmmd import config as c
+    from vmmd import snapshot_params as p
     from vmmd.cli.snapshot.files import folder, load
 
     files = folder(arguments.restore)
@@ -172,15 +172,15 @@ def _snapshot(arguments: argparse.Namespace) -> SnapshotLoadParams:
         [text.split("=", 1) for text in texts]
         for texts in (arguments.drive, arguments.tap)
     )
-    return c.SnapshotLoadParams(
+    return p.SnapshotLoadParams(
         snapshot_path=files.state,
-        mem_backend=c.MemBackendConfig(files.memory, c.MemBackendType.FILE),
+        mem_backend=p.MemBackendConfig(files.memory, p.MemBackendType.FILE),
         track_dirty_pages=arguments.track_dirty_pages,
         resume_vm=not arguments.no_resume,
-        network_overrides=tuple(c.NetworkOverride(*each) for each in taps),
+        network_overrides=tuple(p.NetworkOverride(*each) for each in taps),
         vsock_override=None,
         clock_realtime=arguments.clock_realtime,
-        drive_overrides=tuple(c.DriveOverride(*each) for each in drives),
+        drive_overrides=tuple(p.DriveOverride(*each) for each in drives),
     )
 
 

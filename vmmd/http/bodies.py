@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 from vmmd.frozen import dataclass
 
 if TYPE_CHECKING:
-    from vmmd.config import (
-        ActionType,
+    from vmmd.config import ActionType, VmStateChange
+    from vmmd.snapshot_params import (
         DriveOverride,
         MemBackendConfig,
         NetworkOverride,
-        VmStateChange,
         VsockOverride,
     )
 

@@ -8,6 +8,7 @@ is an Option.
 from __future__ import annotations
 
 from vmmd import config as c
+from vmmd import snapshot_params as p
 from vmmd import templates as t
 
 from . import bodies as b
@@ -228,9 +229,9 @@ MMDS_CONFIG = Struct(
 )
 SNAPSHOT_CREATE = Struct(
     "CreateSnapshotParams",
-    c.SnapshotCreateParams,
+    p.SnapshotCreateParams,
     (
-        Field("snapshot_type", Enum(c.SnapshotType), c.SnapshotType.FULL),
+        Field("snapshot_type", Enum(p.SnapshotType), p.SnapshotType.FULL),
         Field("snapshot_path", PATH),
         Field("mem_file_path", PATH),
         # Taken as it was in 1.5, though texts name the fields of the newest.
@@ -243,17 +244,17 @@ SNAPSHOT_CREATE = Struct(
 )
 MEM_BACKEND = Struct(
     "MemBackendConfig",
-    c.MemBackendConfig,
-    (Field("backend_path", PATH), Field("backend_type", Enum(c.MemBackendType))),
+    p.MemBackendConfig,
+    (Field("backend_path", PATH), Field("backend_type", Enum(p.MemBackendType))),
 )
 NETWORK_OVERRIDE = Struct(
     "NetworkOverride",
-    c.NetworkOverride,
+    p.NetworkOverride,
     (Field("iface_id", STRING), Field("host_dev_name", STRING)),
     strict=False,
 )
 VSOCK_OVERRIDE = Struct(
-    "VsockOverride", c.VsockOverride, (Field("uds_path", STRING),), strict=False
+    "VsockOverride", p.VsockOverride, (Field("uds_path", STRING),), strict=False
 )
 SNAPSHOT_LOAD = Struct(
     "LoadSnapshotConfig",
@@ -272,7 +273,7 @@ SNAPSHOT_LOAD = Struct(
 )
 DRIVE_OVERRIDE = Struct(
     "DriveOverride",
-    c.DriveOverride,
+    p.DriveOverride,
     (Field("drive_id", STRING), Field("path_on_host", STRING)),
 )
 # On a path of our own, for Firecracker's object is not ours to extend.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 
 from vmmd import actions as a
 from vmmd import config as c
+from vmmd import snapshot_params as p
 from vmmd.errors import ConfigError
 from vmmd.frozen import dataclass
 from vmmd.rust import debug_str
@@ -290,7 +291,7 @@ def _put_snapshot(tokens: Tokens, body: bytes) -> Request:
 
 
 def _create_snapshot(body: bytes) -> Request:
-    params = cast("c.SnapshotCreateParams", _load(objects.SNAPSHOT_CREATE, body))
+    params = cast("p.SnapshotCreateParams", _load(objects.SNAPSHOT_CREATE, body))
     old = None if params.version is None else _OLD_CREATE
     return Request(a.CreateSnapshot(params), old)
 
@@ -318,7 +319,7 @@ def _put_vmmd(tokens: Tokens, body: bytes) -> Request:
 
 
 def _load_snapshot(
-    given: b.SnapshotLoadConfig, drives: tuple[c.DriveOverride, ...] = ()
+    given: b.SnapshotLoadConfig, drives: tuple[p.DriveOverride, ...] = ()
 ) -> Request:
     backend, path = given.mem_backend, given.mem_file_path
     if backend is not None and path is not None:
@@ -326,8 +327,8 @@ def _load_snapshot(
     if backend is None:
         if path is None:
             raise _serde_fault(SerdeFault(_MISSING_BACKEND))
-        backend = c.MemBackendConfig(path, c.MemBackendType.FILE)
-    params = c.SnapshotLoadParams(
+        backend = p.MemBackendConfig(path, p.MemBackendType.FILE)
+    params = p.SnapshotLoadParams(
         given.snapshot_path,
         backend,
         given.enable_diff_snapshots or given.track_dirty_pages,

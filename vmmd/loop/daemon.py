@@ -28,8 +28,8 @@ from vmmd.loop.supervisor import Supervisor
 if TYPE_CHECKING:
     import socket
 
-    from vmmd.config import SnapshotLoadParams
     from vmmd.loop.options import Options
+    from vmmd.snapshot_params import SnapshotLoadParams
 
 SWITCH_INTERVAL_S = 100e-6
 FD_TABLE_SIZE = 1024

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from vmmd.frozen import dataclass
 
 if TYPE_CHECKING:
-    from vmmd.config import SnapshotLoadParams
     from vmmd.loop.logger import Logger
+    from vmmd.snapshot_params import SnapshotLoadParams
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from vmmd.config import SnapshotType
 from vmmd.cpu.cpuid import CpuidTable
 from vmmd.errors import ConfigError
 from vmmd.frozen import dataclass
@@ -31,6 +30,7 @@ from vmmd.loop.memory_file import (
 )
 from vmmd.loop.snapshot_files import SnapshotFiles
 from vmmd.saved import RECORDS, records
+from vmmd.snapshot_params import SnapshotType
 from vmmd.state.codec import pack
 from vmmd.state.snapshot import Header, SnapshotFile, encode
 from vmmd.state.target import TargetDevice, check_target
@@ -39,12 +39,12 @@ from vmmd.state.translate import translate_down
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vmmd.config import SnapshotCreateParams
     from vmmd.loop.board import Board
     from vmmd.loop.lineage import Lineage
     from vmmd.loop.memory_file import Progress
     from vmmd.resources.store import VmResources
     from vmmd.saved import Saved
+    from vmmd.snapshot_params import SnapshotCreateParams
     from vmmd.state.manifest import MemoryManifest
 
 UNTRACKED = (

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from vmmd.boot import layout
-from vmmd.config import HugePages, MemBackendType
+from vmmd.config import HugePages
 from vmmd.errors import ConfigError, HostError, SnapshotError, VmmdError
 from vmmd.frozen import dataclass
 from vmmd.loop.assemble import Parts, assemble, block_name, net_name
@@ -30,6 +30,7 @@ from vmmd.resources.restored import drive_config, mmds_config, net_config
 from vmmd.resources.store import VmResources
 from vmmd.rust import io_error
 from vmmd.saved import RECORDS, Saved, saved_of
+from vmmd.snapshot_params import MemBackendType
 from vmmd.state.snapshot import MAX_FILE_SIZE, decode
 from vmmd.state.translate import upgraded
 from vmmd.virtio.block import BlockState
@@ -39,9 +40,10 @@ from vmmd.vm_info import boot_source, machine_config
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from vmmd.config import DriveOverride, MmdsConfig, SnapshotLoadParams
+    from vmmd.config import MmdsConfig
     from vmmd.loop.board import Board
     from vmmd.memory import GuestMemory
+    from vmmd.snapshot_params import DriveOverride, SnapshotLoadParams
     from vmmd.state.manifest import MemoryManifest
     from vmmd.state.snapshot import Header
 

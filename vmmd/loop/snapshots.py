@@ -9,15 +9,15 @@ import time
 from typing import TYPE_CHECKING
 
 from vmmd import actions as a
-from vmmd.config import SnapshotType
 from vmmd.errors import ConfigError, ExitError, HostError, VmmdError
 from vmmd.lifecycle import Phase
+from vmmd.snapshot_params import SnapshotType
 
 if TYPE_CHECKING:
-    from vmmd.config import SnapshotCreateParams, SnapshotLoadParams
     from vmmd.loop.logger import Channel
     from vmmd.loop.snapshot_create import Source
     from vmmd.loop.supervisor import Supervisor
+    from vmmd.snapshot_params import SnapshotCreateParams, SnapshotLoadParams
 
 NOT_ALLOWED = (
     "Loading a microVM snapshot not allowed after configuring boot-specific resources."

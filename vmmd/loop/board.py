@@ -219,7 +219,7 @@ class Board:
         unmap_guest_memory(self.machine.memory)
         return tuple(lost)
 
-    # -- Exits (vmmd.loop.vcpu.ExitHandler)
+    # -- Exits (vmmd.loop.exit_handler)
 
     def posted(self, window: Window, offset: int, size: int, value: int) -> None:
         """A posted write."""

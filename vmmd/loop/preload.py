@@ -8,6 +8,7 @@ go: whoever starts a machine has configured it first.
 from __future__ import annotations
 
 import gc
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import trio
@@ -52,12 +53,12 @@ def load(ready: Callable[[], None]) -> None:
 
 def ready_to_start() -> None:
     """Have what a boot needs."""
-    import vmmd.loop.start  # noqa: F401 (it is to be there)
+    import_module("vmmd.loop.start")
 
 
 def ready_to_load() -> None:
     """Have what a load of a snapshot needs."""
-    import vmmd.loop.snapshots  # noqa: F401 (likewise)
+    import_module("vmmd.loop.snapshots")
     from vmmd.loop.rehearsal import rehearse
 
     rehearse()

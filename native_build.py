@@ -19,6 +19,7 @@ HEADERS = [
     "vmmd/memory.h",
     "vmmd/bus.h",
     "vmmd/virtio/ring.h",
+    "vmmd/virtio/pace.h",
     "vmmd/virtio/block.h",
     "vmmd/virtio/net.h",
     "vmmd/loop/vcpu.h",

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from tests.helpers.driver import Buffer, Driver, RingLayout, guest_memory
 from vmmd.bus import RegisterPage
 from vmmd.virtio.device import RING_EVENT_IDX, Activation, IrqLine
-from vmmd.virtio.net import Feature, NetDevice, NetState
+from vmmd.virtio.net import NetDevice, NetState
+from vmmd.virtio.net_features import Feature
 from vmmd.virtio.ring import Ring
 
 HEADER, ETHERNET, MAX_FRAME = 12, 14, 65562

@@ -31,7 +31,8 @@ from vmmd.errors import HostError
 from vmmd.limiter import cold
 from vmmd.loop.net import cold_state, nic
 from vmmd.resources.nets import Net
-from vmmd.virtio.net import Feature, NetState, Offload
+from vmmd.virtio.net import NetState
+from vmmd.virtio.net_features import Feature, Offload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

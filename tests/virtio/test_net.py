@@ -27,7 +27,8 @@ from tests.helpers.net_model import (
     frame,
 )
 from vmmd.errors import SnapshotError
-from vmmd.virtio.net import UNLIMITED, Feature, NetDevice, NetState, Offload, Stop
+from vmmd.virtio.net import UNLIMITED, NetDevice, NetState, Stop
+from vmmd.virtio.net_features import Feature, Offload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -22,7 +22,8 @@ from vmmd.bus import RegisterPage
 from vmmd.errors import GuestError
 from vmmd.memory import GuestMemory, Region
 from vmmd.virtio.device import Activation, IrqLine
-from vmmd.virtio.net import Feature, NetDevice, NetState, Stop
+from vmmd.virtio.net import NetDevice, NetState, Stop
+from vmmd.virtio.net_features import Feature
 from vmmd.virtio.ring import Ring
 
 MAC = bytes.fromhex("02fe00000001")

@@ -349,5 +349,5 @@ void block_reset(struct block *block)
     block->ring = NULL;
     block->irq = NULL;
     block->unsignalled = 0;
-    block->spin = block->doze = (struct block_habit){.probe_after = PACE_PROBE_FIRST};
+    block->spin = block->doze = (struct pace_habit){.probe_after = PACE_PROBE_FIRST};
 }

@@ -2,6 +2,7 @@
 #define VMMD_VIRTIO_BLOCK_H
 #include <stdint.h>
 
+#include "vmmd/virtio/pace.h"
 #include "vmmd/virtio/ring.h"
 
 /* The data path of virtio-blk (virtio 1.2, 5.2). The loop calls everything here
@@ -52,12 +53,6 @@ struct block_slot {
     struct ring_chain chain;
 };
 
-struct block_latency {
-    uint64_t min_ns;
-    uint64_t max_ns;
-    uint64_t sum_ns;
-};
-
 struct block_counters {
     uint64_t reads;
     uint64_t writes;
@@ -75,17 +70,8 @@ struct block_counters {
     uint64_t spin_hits;
     uint64_t dozes;
     uint64_t doze_hits; /* kicks that ended a doze */
-    struct block_latency read_latency;
-    struct block_latency write_latency;
-};
-
-/* Whether it has paid to wait for a driver in some way: `score` grows by one for
- * a hit and shrinks by four for a miss. At zero only a probe waits, after
- * `probe_after` requests, which doubles for each probe that misses. */
-struct block_habit {
-    uint32_t score;
-    uint32_t probe_after;
-    uint32_t since;
+    struct pace_latency read_latency;
+    struct pace_latency write_latency;
 };
 
 struct block {
@@ -114,8 +100,8 @@ struct block {
     int32_t loop_fd;  /* readable when the loop has other work: ends a doze */
     uint64_t spin_ns; /* how long one spin looks; 0: never */
     uint64_t doze_ns; /* how long one doze sleeps; 0: never */
-    struct block_habit spin;
-    struct block_habit doze;
+    struct pace_habit spin;
+    struct pace_habit doze;
 
     uint64_t tickets;
     uint64_t slow_until_ns;  /* writes go to a worker until then */

@@ -23,6 +23,7 @@ from vmmd.state.record import (
     with_fields,
     without,
 )
+from vmmd.virtio.aggregate import Aggregate, aggregate
 from vmmd.virtio.device import RING_EVENT_IDX, VERSION_1
 
 if TYPE_CHECKING:
@@ -80,15 +81,6 @@ class Backing:
     size: int
     device_id: bytes
     nowait: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Aggregate:
-    """Latency of the requests of one kind, in microseconds."""
-
-    min_us: int
-    max_us: int
-    sum_us: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,8 +297,8 @@ class BlockDevice:
             rate_limiter_throttled_events=counters.throttled,
             io_engine_throttled_events=counters.engine_throttled,
             remaining_reqs_count=counters.remaining,
-            read_agg=_aggregate(counters.read_latency),
-            write_agg=_aggregate(counters.write_latency),
+            read_agg=aggregate(counters.read_latency),
+            write_agg=aggregate(counters.write_latency),
             worker_count=counters.workers,
             spin_count=counters.spins,
             spin_hit_count=counters.spin_hits,
@@ -320,12 +312,6 @@ class BlockDevice:
         self._native.nowait = backing.nowait
         device_id = backing.device_id[:ID_BYTES].ljust(ID_BYTES, b"\0")
         ffi.memmove(self._native.id, device_id, ID_BYTES)
-
-
-def _aggregate(latency: CData) -> Aggregate:
-    return Aggregate(
-        latency.min_ns // 1000, latency.max_ns // 1000, latency.sum_ns // 1000
-    )
 
 
 _SYNC = "Sync"

@@ -194,5 +194,5 @@ void net_reset(struct net *net)
     net->irq = NULL;
     net->received = 0;
     net->tap_lost = 0;
-    net->spin = (struct block_habit){.probe_after = PACE_PROBE_FIRST};
+    net->spin = (struct pace_habit){.probe_after = PACE_PROBE_FIRST};
 }

@@ -2,7 +2,7 @@
 #define VMMD_VIRTIO_NET_H
 #include <stdint.h>
 
-#include "vmmd/virtio/block.h"
+#include "vmmd/virtio/pace.h"
 #include "vmmd/virtio/ring.h"
 
 /* The data path of virtio-net (virtio 1.2, 5.1) over a tap that was opened with
@@ -57,7 +57,7 @@ struct net_counters {
     uint64_t detoured;
     uint64_t spins;
     uint64_t spin_hits;
-    struct block_latency tap_write;
+    struct pace_latency tap_write;
 };
 
 /* A popped chain of receive buffers: `segments` of the pool's, `len` bytes. */
@@ -102,7 +102,7 @@ struct net {
     struct net_limit tx_limit;
 
     uint64_t spin_ns; /* how long one spin looks; 0: never */
-    struct block_habit spin;
+    struct pace_habit spin;
     struct net_counters counters;
     struct ring_chain chain;
     struct net_pool pool;

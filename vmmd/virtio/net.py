@@ -26,7 +26,14 @@ from vmmd.state.record import (
     with_fields,
     without,
 )
-from vmmd.virtio.device import RING_EVENT_IDX, VERSION_1
+from vmmd.virtio.aggregate import Aggregate, aggregate
+from vmmd.virtio.net_features import (
+    LARGE_FRAMES,
+    OFFERED,
+    Feature,
+    Offload,
+    offloads,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,51 +60,6 @@ PLAIN_MTU = 1500
 AROUND_MTU = HEADER_BYTES + 14 + 4
 
 
-class Feature(enum.IntFlag):
-    """Feature bits (virtio 1.2, 5.1.3)."""
-
-    CSUM = 1 << 0
-    GUEST_CSUM = 1 << 1
-    MTU = 1 << 3
-    MAC = 1 << 5
-    GUEST_TSO4 = 1 << 7
-    GUEST_TSO6 = 1 << 8
-    GUEST_UFO = 1 << 10
-    HOST_TSO4 = 1 << 11
-    HOST_TSO6 = 1 << 12
-    HOST_UFO = 1 << 14
-    MRG_RXBUF = 1 << 15
-
-
-class Offload(enum.IntFlag):
-    """What the tap may leave to its reader (linux/if_tun.h, TUN_F_*)."""
-
-    CSUM = 1
-    TSO4 = 2
-    TSO6 = 4
-    UFO = 16
-
-
-OFFERED = (
-    VERSION_1
-    | RING_EVENT_IDX
-    | Feature.CSUM
-    | Feature.GUEST_CSUM
-    | Feature.GUEST_TSO4
-    | Feature.GUEST_TSO6
-    | Feature.GUEST_UFO
-    | Feature.HOST_TSO4
-    | Feature.HOST_TSO6
-    | Feature.HOST_UFO
-    | Feature.MRG_RXBUF
-)
-_SEGMENTS = {
-    Feature.GUEST_TSO4: Offload.TSO4,
-    Feature.GUEST_TSO6: Offload.TSO6,
-    Feature.GUEST_UFO: Offload.UFO,
-}
-
-
 class Stop(enum.IntEnum):
     """Why a drain ended."""
 
@@ -112,15 +74,6 @@ class Stop(enum.IntEnum):
 
 
 _STOPS = tuple(Stop)
-
-
-@dataclass(frozen=True, slots=True)
-class WriteAggregate:
-    """How long frames took to write, in microseconds."""
-
-    min_us: int
-    max_us: int
-    sum_us: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +99,7 @@ class NetStatistics:
     rx_count: int
     tap_read_fails: int
     tap_write_fails: int
-    tap_write_agg: WriteAggregate
+    tap_write_agg: Aggregate
     tx_bytes_count: int
     tx_malformed_frames: int
     tx_fails: int
@@ -248,15 +201,8 @@ class NetDevice:
         self.on_active()
 
     def offloads(self) -> Offload:
-        """What to leave to the guest, for TUNSETOFFLOAD; nothing when not active.
-
-        The tap takes none of the others without CSUM.
-        """
-        features = self._activation.features if self._activation else 0
-        if not features & Feature.GUEST_CSUM:
-            return Offload(0)
-        taken = (tap for guest, tap in _SEGMENTS.items() if features & guest)
-        return sum(taken, start=Offload.CSUM)
+        """What to leave to the guest, for TUNSETOFFLOAD; nothing when not active."""
+        return offloads(self._activation.features if self._activation else 0)
 
     def drain_tx(self) -> Stop:
         """Send what the driver has made available; says why it stopped.
@@ -351,7 +297,6 @@ class NetDevice:
     def statistics(self) -> NetStatistics:
         """The counters, read off."""
         counters = self._native.counters
-        written = counters.tap_write
         return NetStatistics(
             activate_fails=0,
             cfg_fails=self.cfg_fails,
@@ -368,9 +313,7 @@ class NetDevice:
             rx_count=counters.rx_frames,
             tap_read_fails=counters.tap_read_fails,
             tap_write_fails=counters.tap_write_fails,
-            tap_write_agg=WriteAggregate(
-                written.min_ns // 1000, written.max_ns // 1000, written.sum_ns // 1000
-            ),
+            tap_write_agg=aggregate(counters.tap_write),
             tx_bytes_count=counters.tx_bytes,
             tx_malformed_frames=counters.tx_malformed,
             tx_fails=0,
@@ -387,7 +330,7 @@ class NetDevice:
         )
 
     def _room(self, features: int) -> int:
-        if features & (Feature.GUEST_TSO4 | Feature.GUEST_TSO6 | Feature.GUEST_UFO):
+        if features & LARGE_FRAMES:
             return MAX_FRAME_BYTES
         return max(PLAIN_MTU, self._record.mtu or 0) + AROUND_MTU
 

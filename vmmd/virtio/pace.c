@@ -16,7 +16,7 @@ uint64_t pace_clock_ns(void)
     return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
 }
 
-void pace_account(struct block_latency *latency, uint64_t took_ns)
+void pace_account(struct pace_latency *latency, uint64_t took_ns)
 {
     if (!latency->sum_ns || took_ns < latency->min_ns)
         latency->min_ns = took_ns;
@@ -39,7 +39,7 @@ int pace_poll(struct ring *ring, uint64_t spin_ns)
     return 0;
 }
 
-int pace_worth_it(struct block_habit *habit, uint64_t served)
+int pace_worth_it(struct pace_habit *habit, uint64_t served)
 {
     habit->since += (uint32_t)served;
     if (!habit->score && habit->since < habit->probe_after)
@@ -48,7 +48,7 @@ int pace_worth_it(struct block_habit *habit, uint64_t served)
     return 1;
 }
 
-void pace_learn(struct block_habit *habit, int hit)
+void pace_learn(struct pace_habit *habit, int hit)
 {
     if (hit) {
         habit->score += habit->score < SCORE_MOST;

@@ -2,11 +2,27 @@
 #define VMMD_VIRTIO_PACE_H
 #include <stdint.h>
 
-#include "vmmd/virtio/block.h"
 #include "vmmd/virtio/ring.h"
 
 /* Whether waiting for a queue's next chain pays, learned from whether it did,
  * and the two ways to wait. The device says when; nothing here knows it. */
+
+// cffi>
+struct pace_latency {
+    uint64_t min_ns;
+    uint64_t max_ns;
+    uint64_t sum_ns;
+};
+
+/* Whether it has paid to wait for a driver in some way: `score` grows by one for
+ * a hit and shrinks by four for a miss. At zero only a probe waits, after
+ * `probe_after` requests, which doubles for each probe that misses. */
+struct pace_habit {
+    uint32_t score;
+    uint32_t probe_after;
+    uint32_t since;
+};
+// <cffi
 
 /* A habit begins, and after a hit begins again, by probing this soon. */
 #define PACE_PROBE_FIRST 64
@@ -14,11 +30,11 @@
 uint64_t pace_clock_ns(void);
 
 /* One more that took so long: its least, most and sum. */
-void pace_account(struct block_latency *latency, uint64_t took_ns);
+void pace_account(struct pace_latency *latency, uint64_t took_ns);
 
 /* Whether to wait now, after `served` requests. */
-int pace_worth_it(struct block_habit *habit, uint64_t served);
-void pace_learn(struct block_habit *habit, int hit);
+int pace_worth_it(struct pace_habit *habit, uint64_t served);
+void pace_learn(struct pace_habit *habit, int hit);
 
 /* Looks at the ring for `spin_ns`; 1 if a chain came. */
 int pace_poll(struct ring *ring, uint64_t spin_ns);

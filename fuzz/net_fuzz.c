@@ -14,13 +14,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "fuzz/input.h"
+
 enum { SIZE = 0x4000, QUEUE = 16, GPA = 0x10000, QUEUE_BYTES = 0x400 };
 enum { DESC = 0x0000, AVAIL = 0x0200, USED = 0x0300, MTU = 3000 };
-
-struct input {
-    const uint8_t *at;
-    size_t left;
-};
 
 static int tap[2] = {-1, -1};
 static uint8_t *memory;
@@ -30,18 +27,6 @@ static struct irq_line irq;
 static struct net net;
 static uint32_t page[1024];
 static uint64_t dirty[4];
-
-static uint32_t take(struct input *in, size_t bytes)
-{
-    uint32_t value = 0;
-
-    if (bytes > in->left)
-        bytes = in->left;
-    memcpy(&value, in->at, bytes);
-    in->at += bytes;
-    in->left -= bytes;
-    return value;
-}
 
 static void activate(int event_idx)
 {
@@ -71,10 +56,7 @@ static void describe(struct input *in)
     uint32_t len = lengths[choice & 7];
     uint16_t flags = choice >> 3 & 7, next = (uint16_t)(take(in, 1) % (QUEUE + 1));
 
-    memcpy(d, &addr, 8);
-    memcpy(d + 8, &len, 4);
-    memcpy(d + 12, &flags, 2);
-    memcpy(d + 14, &next, 2);
+    put_descriptor(d, addr, len, flags, next);
 }
 
 static void offer(struct input *in)

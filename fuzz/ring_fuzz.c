@@ -10,6 +10,7 @@
 
 #include "vmmd/memory.h"
 #include "vmmd/virtio/ring.h"
+#include "fuzz/input.h"
 
 #define LOW_SIZE 0x3000u
 #define HIGH_GPA 0x10000u
@@ -23,19 +24,6 @@
             abort();                                                     \
         }                                                                \
     } while (0)
-
-struct input {
-    const uint8_t *at;
-    size_t left;
-};
-
-static uint64_t take(struct input *in, size_t bytes)
-{
-    uint64_t value = 0;
-    for (size_t i = 0; i < bytes && in->left; i++, in->at++, in->left--)
-        value |= (uint64_t)*in->at << 8 * i;
-    return value;
-}
 
 struct rig {
     struct guest_memory mem;

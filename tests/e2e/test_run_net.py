@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.helpers.network import own_network
+from tests.helpers.poll import until
 from vmmd.cli.nat import FORWARDING, sweep
 from vmmd.loop.tap import Tap
 
@@ -83,10 +83,7 @@ def left() -> list[str]:
 
 
 def wait_until_left(*what: str) -> None:
-    end = time.monotonic() + DEADLINE_S
-    while left() != [*what]:
-        assert time.monotonic() < end, left()
-        time.sleep(0.02)  # nothing tells of another process's doings
+    until(lambda: left() == [*what], DEADLINE_S)
 
 
 def test_it_comes_and_goes() -> None:

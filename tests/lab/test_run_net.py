@@ -7,13 +7,13 @@ import re
 import shutil
 import signal
 import subprocess
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.helpers.debian_guest import Namespace, namespace, ssh_options
 from tests.helpers.guest import Monitor, cmdline, vmmd
+from tests.helpers.poll import until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,7 +66,4 @@ def test_a_guest_that_reaches_the_world_by_nat(
             pid = monitor.child.pid
             assert left(home) == ["up0", found[2], f"table ip vmmd_{pid}", "1"]
             os.kill(pid, signal.SIGKILL)
-            end = time.monotonic() + 30
-            while left(home) != ["up0", "0"]:
-                assert time.monotonic() < end, left(home)
-                time.sleep(0.1)  # nothing tells of another process's doings
+            until(lambda: left(home) == ["up0", "0"], every_s=0.1)

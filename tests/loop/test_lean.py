@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
-ROOT = Path(__file__).parents[2]
+from tests.helpers.program import printed_by
 
 # Prints what is left of the stand-ins in a process that is ready to load.
 LEFT = """
@@ -48,15 +43,7 @@ for name in UNUSED:
 
 
 def run(program: str) -> list[str]:
-    found = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=30,
-    )
-    return found.stdout.splitlines()
+    return printed_by(program).splitlines()
 
 
 def test_a_monitor_wants_nothing_of_what_is_left_out() -> None:

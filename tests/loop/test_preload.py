@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.helpers.program import printed_by
 
 # Prints whether the start is loaded: before an answer, and after.
 LOADED = """
@@ -48,15 +43,7 @@ trio.run(main, clock=clock)
 def test_a_start_is_prepared_first_and_a_load_where_nothing_is_configured(
     after: str, configured: str
 ) -> None:
-    found = subprocess.run(
-        [sys.executable, "-c", LOADED, after, configured],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=30,
-    )
-    assert found.stdout.split() == [
+    assert printed_by(LOADED, after, configured).split() == [
         *("False", "True", "False"),
         str(configured == "no"),
     ]

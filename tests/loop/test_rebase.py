@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -213,3 +214,17 @@ def test_killed_at_any_step_it_is_the_old_or_the_new_one(
         assert_is(base, "base", BASE)
         merge(base, first, second)
     assert_is(base, "second", MERGED)
+
+
+def test_a_journal_that_does_not_fit_changes_nothing(tmp_path: Path) -> None:
+    """Its last part, the bitmap, is written in part first: that is no success."""
+    base, first, second = three(tmp_path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    size = len(BASE.content())
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, before[1]))
+    try:
+        with pytest.raises(HostError, match="File too large"):
+            merge(base, first, second)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert_is(base, "base", BASE)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from vmmd._native import lib
 from vmmd.errors import HostError
 from vmmd.frozen import dataclass
+from vmmd.loop.files import pwrite_all
 from vmmd.loop.pages import data_extents
 from vmmd.rust import io_error
 from vmmd.state.crc32c import crc32c
@@ -65,7 +66,7 @@ class Block:
     def write(self, fd: int, index: int, pages: int, path: str) -> None:
         """Write these pages to their place. HostError."""
         for part, offset in self._parts(index, pages):
-            write_at(path, partial(_write, fd, part, offset))
+            write_at(path, partial(pwrite_all, fd, part, offset))
 
     def checksum(self, pages: int) -> int:
         """The crc32c over these pages in order."""
@@ -133,10 +134,4 @@ def _read(fd: int, part: memoryview, offset: int, path: str) -> None:
             raise HostError(f"{path}: cannot read: {io_error(error)}") from error
         if not length:
             raise HostError(f"{path}: has become shorter")
-        part, offset = part[length:], offset + length
-
-
-def _write(fd: int, part: memoryview, offset: int) -> None:
-    while part:
-        length = os.pwrite(fd, part, offset)
         part, offset = part[length:], offset + length

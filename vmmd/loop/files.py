@@ -181,3 +181,11 @@ def load_segments(
                     f"{segment.size - done} bytes early; was it replaced?"
                 )
             done += count
+
+
+def pwrite_all(fd: int, data: bytes | bytearray | memoryview, offset: int) -> None:
+    """Write all of it: the kernel may take a part first. OSError."""
+    view = memoryview(data)
+    while view:
+        count = os.pwrite(fd, view, offset)
+        view, offset = view[count:], offset + count

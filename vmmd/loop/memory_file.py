@@ -7,6 +7,7 @@ while, and the loop serves.
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 from vmmd._native import lib
 from vmmd.errors import HostError
 from vmmd.frozen import dataclass
+from vmmd.loop.files import pwrite_all
 from vmmd.loop.memory_pass import Pass, Plan, untouched
 from vmmd.loop.origin import NOWHERE, BaseFile, Origin
 from vmmd.loop.pages import (
@@ -98,7 +100,7 @@ async def write_diff(
     if parent.onto is not None and not parent.onto.copy:
         bitmap = plan.take.to_bytes(BLOCK_BYTES * made.block_count, "little")
         with _naming("Cannot write memory file: "):
-            _pwrite(fd, bitmap, made.size)
+            pwrite_all(fd, bitmap, made.size)
     return made
 
 
@@ -164,7 +166,10 @@ def merge_journal(journal_fd: int, target_fd: int, size: int) -> None:
 
 
 def _journal_pages(fd: int, size: int) -> int:
-    bitmap = os.pread(fd, BLOCK_BYTES * count_blocks(size), size)
+    length = BLOCK_BYTES * count_blocks(size)
+    bitmap = os.pread(fd, length, size)
+    if len(bitmap) != length:
+        raise OSError(errno.EIO, "the journal ends early")
     return int.from_bytes(bitmap, "little")
 
 
@@ -226,10 +231,3 @@ def _naming(prefix: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise HostError(prefix + io_error(error)) from error
-
-
-def _pwrite(fd: int, data: bytes, offset: int) -> None:
-    view = memoryview(data)
-    while view:
-        count = os.pwrite(fd, view, offset)
-        view, offset = view[count:], offset + count

@@ -17,6 +17,7 @@ import trio
 from vmmd.errors import HostError, SnapshotError
 from vmmd.frozen import dataclass
 from vmmd.loop.blocks import Block, copy_pages, write_at
+from vmmd.loop.files import pwrite_all
 from vmmd.loop.origin import open_memory_file
 from vmmd.loop.snapshot_files import SnapshotFiles
 from vmmd.state.manifest import BLOCK_SIZE, PAGE_SIZE, MemoryManifest
@@ -154,7 +155,7 @@ class _Merge:
             sums += (checksum or 0).to_bytes(4, "little")
             unknown |= (checksum is None) << block.index
         if not self._onto.copy:  # the bitmap makes it a journal
-            write_at(path, lambda: os.pwrite(out, journal, manifest.size))
+            write_at(path, lambda: pwrite_all(out, journal, manifest.size))
         progress(manifest.size, manifest.size)
         return dataclasses.replace(
             manifest,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import closing
 from typing import TYPE_CHECKING, Literal
 
@@ -63,6 +64,25 @@ def booted(request: pytest.FixtureRequest) -> Iterator[Booted]:
         yield list(zip(vcpus, states, strict=True))
         for vcpu in vcpus:
             vcpu.close()
+
+
+@pytest.fixture
+def cpus() -> Iterator[set[int]]:
+    """The CPUs that this process may use; it may use them again afterwards."""
+    allowed = os.sched_getaffinity(0)
+    yield allowed
+    os.sched_setaffinity(0, allowed)
+
+
+def test_a_vcpu_does_not_tell_which_cpu_made_it(cpus: set[int]) -> None:
+    entry = Entry("linux64", 0x100_0200, 0x7000)
+    states = []
+    with closing(Kvm.open()) as kvm:
+        for cpu in sorted(cpus):
+            os.sched_setaffinity(0, {cpu})
+            supported = unpack_cpuid(kvm.supported_cpuid())
+            states.append([boot_vcpu(Topology(i, 2), supported, entry) for i in (0, 1)])
+    assert all(state == states[0] for state in states)
 
 
 def test_what_was_set_is_what_is_there(booted: Booted) -> None:

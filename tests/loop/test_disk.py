@@ -6,8 +6,6 @@ import os
 import struct
 import threading
 import time
-from contextlib import asynccontextmanager, closing
-from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -17,115 +15,28 @@ import trio
 
 from tests.helpers.block_model import (
     FLUSH,
-    HEADER,
     IN,
     IOERR,
     OK,
     OUT,
     SECTOR,
-    BlockRig,
 )
-from tests.helpers.driver import Buffer
+from tests.helpers.disk_guest import (
+    AT,
+    BUFFER,
+    NEVER,
+    guest_on,
+    make_guest,
+    opened,
+)
 from tests.helpers.gate import Gate
-from vmmd.config import DriveConfig, RateLimiterConfig, TokenBucketConfig
-from vmmd.errors import ConfigError
-from vmmd.limiter import BucketState, LimiterState, cold
-from vmmd.loop.disk import BackingFile, Disk, device_id, knows_nowait
 from vmmd.loop.eventfd import EventFd
-from vmmd.loop.files import HostFile
-from vmmd.resources.drives import open_drive
-from vmmd.virtio.block import BlockDevice, BlockState
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
 
-    from trio.testing import MockClock
 
 SIZE = 1 << 20
-AT = BlockRig.DATA
-BUFFER = 0x10000
-NEVER = (1 << 64) - 1
-
-
-@dataclass
-class Guest:
-    """A disk that is being pumped, and the guest's side of it.
-
-    It is the pump's transport, too.
-    """
-
-    disk: Disk
-    kick: EventFd
-    interrupt: EventFd
-    rig: BlockRig = field(default_factory=BlockRig)
-    broken: int = 0
-    lines: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.rig.irq.fd = self.interrupt.fd
-
-    def mark_broken(self) -> None:
-        self.broken += 1
-
-    def request(self, kind: int, sector: int, at: int, data: int = BUFFER) -> None:
-        """Post a request of one 4 KiB page, without a kick."""
-        self.rig.memory.write(at, struct.pack("<IIQB", kind, 0, sector, 0xFF))
-        pages = () if kind == FLUSH else (Buffer(data, 4096, kind == IN),)
-        status = Buffer(at + HEADER, 1, writable=True)
-        self.rig.driver.add((Buffer(at, HEADER), *pages, status))
-
-    def status(self, at: int) -> int:
-        return self.rig.memory.read(at + HEADER, 1)[0]
-
-    async def answered(self, count: int) -> None:
-        """Wait for interrupts until ``count`` requests in all are answered."""
-        with trio.fail_after(5):
-            while self.rig.driver.used_index() != count:
-                await self.interrupt.wait()
-
-    async def done(self, count: int) -> None:
-        """Kick, and wait until ``count`` requests in all are answered."""
-        self.kick.signal()
-        await self.answered(count)
-
-    async def close(self) -> None:
-        await self.disk.aclose()
-        self.kick.close()
-        self.interrupt.close()
-
-
-def opened(path: Path, *, writable: bool = True) -> BackingFile:
-    """A disk's own descriptor of a file."""
-    with closing(HostFile.open_disk(str(path), writable)) as file:
-        return BackingFile.of(file)
-
-
-def make_guest(
-    path: Path, cache_type: str = "Unsafe", limiter: LimiterState | None = None
-) -> Guest:
-    file = opened(path)
-    record = BlockState(
-        drive_id="d", path_on_host=str(path), cache_type=cache_type, limiter=limiter
-    )
-    device = BlockDevice(record, file.backing)
-    lines: list[str] = []
-    guest = Guest(Disk(device, file, lines.append), EventFd(), EventFd(), lines=lines)
-    guest.rig.activate(device)
-    return guest
-
-
-@asynccontextmanager
-async def guest_on(
-    path: Path, cache_type: str = "Unsafe", limiter: LimiterState | None = None
-) -> AsyncIterator[Guest]:
-    guest = make_guest(path, cache_type, limiter)
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(guest.disk.pump, guest, guest.kick)
-            yield guest
-            nursery.cancel_scope.cancel()
-    finally:
-        await guest.close()
 
 
 @pytest.fixture(params=["disk", "memory"])
@@ -384,150 +295,3 @@ async def test_other_work_ends_a_doze(path: Path) -> None:
     other.close()
     assert guest.disk.device.statistics().doze_count == 1
     assert seen[1] - seen[0] < 0.5
-
-
-@pytest.mark.parametrize("path", ["memory"], indirect=True)
-class TestLimits:
-    """On a clock that jumps when nobody has anything to do."""
-
-    BYTES = RateLimiterConfig(TokenBucketConfig(8192, None, 1000), None)
-    OPS = RateLimiterConfig(None, TokenBucketConfig(2, 1, 1000))
-    NONE = RateLimiterConfig(TokenBucketConfig(0, None, 0), None)
-
-    async def answered_at(self, guest: Guest, count: int) -> list[float]:
-        """Post so many reads at once; when each was answered, from the first on."""
-        await trio.testing.wait_all_tasks_blocked()
-        for i in range(count):
-            guest.request(IN, 8 * i, AT + 32 * i)
-        guest.kick.signal()
-        times = list[float]()
-        while len(times) < count:
-            await guest.interrupt.wait()
-            new = guest.rig.driver.used_index() - len(times)
-            times.extend([trio.current_time()] * new)
-        return [round(time - times[0], 3) for time in times]
-
-    async def test_bytes(self, path: Path, autojump_clock: MockClock) -> None:
-        assert autojump_clock.autojump_threshold == 0
-        async with guest_on(path, limiter=cold(self.BYTES)) as guest:
-            # Ten ms bring 81 bytes; what a request takes too much is paid first.
-            seen = await self.answered_at(guest, 5)
-            assert seen == [0, 0, 0.01, 0.51, 1.01]
-            statistics = guest.disk.device.statistics()
-            assert statistics.rate_limiter_event_count == 3
-            assert statistics.rate_limiter_throttled_events == 3
-
-    async def test_operations_and_the_burst(
-        self, path: Path, autojump_clock: MockClock
-    ) -> None:
-        assert autojump_clock.autojump_threshold == 0
-        async with guest_on(path, limiter=cold(self.OPS)) as guest:
-            assert await self.answered_at(guest, 5) == [0, 0, 0, 0.5, 1.0]
-
-    async def test_nothing_ticks_when_nobody_asks(
-        self, path: Path, autojump_clock: MockClock
-    ) -> None:
-        async with guest_on(path, limiter=cold(self.OPS)) as guest:
-            await self.answered_at(guest, 3)
-            autojump_clock.autojump_threshold = float("inf")
-            await trio.testing.wait_all_tasks_blocked()
-            assert trio.lowlevel.current_statistics().seconds_to_next_deadline > 1e6
-
-    async def test_a_patch_lets_go_of_what_waits(
-        self, path: Path, mock_clock: MockClock
-    ) -> None:
-        """The clock stands, so only the patch can."""
-        assert mock_clock.rate == 0
-        async with guest_on(path, limiter=cold(self.OPS)) as guest:
-            for i in range(9):
-                guest.request(IN, 8 * i, AT + 32 * i)
-            await guest.done(3)
-            await trio.testing.wait_all_tasks_blocked()
-            assert guest.rig.driver.used_index() == 3
-            guest.disk.limit(RateLimiterConfig(None, TokenBucketConfig(4, None, 1)))
-            await guest.answered(7)
-            guest.disk.limit(RateLimiterConfig(None, TokenBucketConfig(0, None, 0)))
-            await guest.answered(9)
-            assert guest.disk.device.save().limiter is None
-
-    async def test_a_patch_limits_what_was_not(
-        self, path: Path, autojump_clock: MockClock
-    ) -> None:
-        assert autojump_clock.autojump_threshold == 0
-        async with guest_on(path) as guest:
-            guest.disk.limit(self.OPS)
-            assert await self.answered_at(guest, 5) == [0, 0, 0, 0.5, 1.0]
-
-    async def test_the_record_has_what_is_left(
-        self, path: Path, mock_clock: MockClock
-    ) -> None:
-        async with guest_on(path, limiter=cold(self.OPS)) as guest:
-            guest.request(IN, 0, AT)
-            guest.request(IN, 0, AT + 32)
-            await guest.done(2)
-            await guest.disk.quiesce()
-            left = BucketState(size=2, refill_time=1000, budget=1)
-            assert guest.disk.device.save().limiter == LimiterState(ops=left)
-            mock_clock.jump(1)
-            await guest.disk.sync()
-            full = BucketState(size=2, refill_time=1000, budget=2)
-            assert guest.disk.device.save().limiter == LimiterState(ops=full)
-
-
-class TestBackingFile:
-    PREFIX = (
-        "Drive config error: Unable to create the virtio block device: Virtio backend "
-        "error: Error manipulating the backing file: "
-    )
-
-    def refusal(self, path: Path | str, *, read_only: bool = False) -> str:
-        config = DriveConfig(
-            "d", None, False, is_read_only=read_only, path_on_host=str(path)
-        )
-        with pytest.raises(ConfigError) as caught:
-            open_drive(config, HostFile.open_disk)
-        return str(caught.value)
-
-    def test_missing(self, tmp_path: Path) -> None:
-        path = tmp_path / "missing.img"
-        assert self.refusal(path) == (
-            f"{self.PREFIX}No such file or directory (os error 2) {path}"
-        )
-
-    def test_no_path(self) -> None:
-        assert self.refusal("") == (
-            f"{self.PREFIX}No such file or directory (os error 2) "
-        )
-
-    def test_directory(self, tmp_path: Path) -> None:
-        assert self.refusal(tmp_path) == (
-            f"{self.PREFIX}Is a directory (os error 21) {tmp_path}"
-        )
-
-    def test_fifo_does_not_hang(self, tmp_path: Path) -> None:
-        path = tmp_path / "fifo"
-        os.mkfifo(path)
-        assert self.refusal(path, read_only=True) == (
-            f"{self.PREFIX}Invalid seek (os error 29) {path}"
-        )
-
-    def test_size_and_id(self, tmp_path: Path) -> None:
-        path = tmp_path / "odd.img"
-        path.write_bytes(bytes(700))
-        file = opened(path, writable=False)
-        info = path.stat()
-        assert file.backing.size == 700
-        assert (
-            file.backing.device_id
-            == (f"{info.st_dev}{info.st_rdev}{info.st_ino}".encode()[:20])
-        )
-        assert not os.get_inheritable(file.backing.fd)
-        file.close()
-        file.close()
-
-    def test_nowait_is_probed(self) -> None:
-        fd = os.memfd_create("m")
-        os.write(fd, b"x")
-        assert not knows_nowait(fd)
-        assert device_id(fd)
-        os.close(fd)

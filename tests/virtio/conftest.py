@@ -1,4 +1,4 @@
-"""Rigs of network devices, closed when their test ends."""
+"""Rigs of network and block devices, closed when their test ends."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.helpers.block_bench import NEVER, Bench
 from tests.helpers.net_model import MRG, NetRig
 
 if TYPE_CHECKING:
@@ -39,3 +40,19 @@ def merging(make: Make) -> NetRig:
     made = make(0x40000)
     made.activate(MRG)
     return made
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    made = Bench()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def working() -> Iterator[Bench]:
+    """A Writeback disk where every read, write and flush needs a worker."""
+    made = Bench(cache_type="Writeback", nowait=True)
+    made.device.native.slow_until_ns = NEVER
+    yield made
+    made.close()

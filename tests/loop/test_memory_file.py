@@ -17,6 +17,7 @@ from vmmd.loop import memory_file, memory_pass
 from vmmd.loop.dirty import DirtyUnion
 from vmmd.loop.files import map_guest_memory, map_snapshot_memory, unmap_guest_memory
 from vmmd.loop.memory_file import Onto, Parent
+from vmmd.loop.memory_pass import Pass, Plan
 from vmmd.loop.origin import BaseFile, Origin
 from vmmd.loop.pages import data_extents, present_pages
 from vmmd.memory import PAGE_SIZE
@@ -312,11 +313,12 @@ def test_any_pages_come_back(
     new: dict[int, int],
     given_back: bool,
     in_place: bool,
-    two_workers: bool,
+    two_threads: bool,
 ) -> None:
     """A Full, a restore, a Full of that, and a Diff of that onto the first."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(memory_pass, "TWO_WORKERS_PAGES", 0 if two_workers else PAGES + 1)
+        patch.setattr(memory_pass, "TWO_THREADS_PAGES", 0 if two_threads else PAGES + 1)
+        patch.setattr(memory_pass, "BATCH_PAGES", 1)
         trio.run(round_trip, tmp_path, old, new, given_back, in_place)
 
 
@@ -359,6 +361,33 @@ async def round_trip(
         os.close(fd)
 
 
+def test_what_two_threads_check_comes_to_the_same(
+    memory: GuestMemory, tmp_path: Path
+) -> None:
+    fill(memory, {2: 1, 3: 0, 1500: 3})
+    fd = fresh(tmp_path)
+    plan = Plan(present_pages(memory), "Full", None, skip_zero=True)
+    work = Pass(memory, fd, SIZE, plan, bytes(4))
+    work.work()
+    once = work.manifest(REGIONS)
+    work.work()
+    assert work.manifest(REGIONS) == once
+    assert named(int.from_bytes(once.pages, "little")) == {2, 1500}
+    os.close(fd)
+
+
+def test_what_was_checked_is_only_written(memory: GuestMemory, tmp_path: Path) -> None:
+    fill(memory, {2: 1, 3: 0, 1500: 3})
+    fd = fresh(tmp_path)
+    plan = Plan(present_pages(memory), "Full", None, skip_zero=True)
+    work = Pass(memory, fd, SIZE, plan, bytes(4))
+    work.native.checked[0] = 1
+    work.work()
+    assert list(work.checksums) == [0] * 4
+    assert named(data_extents(fd, SIZE)) == {2, 3, 1500}
+    os.close(fd)
+
+
 async def test_progress_is_told_and_ends_whole(
     memory: GuestMemory, tmp_path: Path
 ) -> None:
@@ -372,7 +401,7 @@ async def test_progress_is_told_and_ends_whole(
     os.close(fd)
 
 
-async def test_cancelled_it_ends_and_the_workers_with_it(tmp_path: Path) -> None:
+async def test_cancelled_it_ends_and_the_threads_with_it(tmp_path: Path) -> None:
     memory = map_guest_memory([(0, 256 << 20)])
     memory.write(0, bytes(1 << 20) + b"x" * (255 << 20))
     fd = fresh(tmp_path)

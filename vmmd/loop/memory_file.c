@@ -2,11 +2,12 @@
 #include "vmmd/loop/memory_file.h"
 
 #include <errno.h>
-#include <limits.h>
-#include <linux/futex.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "vmmd/state/crc32c.h"
@@ -14,7 +15,6 @@
 #define PAGE 4096ull
 #define BLOCK_PAGES (MEMFILE_BLOCK / PAGE)
 #define PART_PAGES 64
-#define STOP 0x80000000u
 
 /* -- Bitmaps */
 
@@ -41,43 +41,6 @@ static uint64_t next_page(const uint64_t *bits, uint64_t page, uint64_t end, int
         page = (page | 63) + 1;
     }
     return page < end ? page : end;
-}
-
-/* -- The two halves, in step */
-
-static long futex(uint32_t *word, int operation, uint32_t value)
-{
-    return syscall(SYS_futex, word, operation, value, NULL, NULL, 0);
-}
-
-static void wake(uint32_t *word)
-{
-    futex(word, FUTEX_WAKE_PRIVATE, INT_MAX);
-}
-
-void memfile_stop(struct memfile_pass *pass)
-{
-    /* In the word itself: who looked before and sleeps after is not lost. */
-    __atomic_fetch_or(&pass->written, STOP, __ATOMIC_RELEASE);
-    wake(&pass->written);
-}
-
-/* Until check may do `batch`; 0 or -ECANCELED. */
-static int wait_for_turn(struct memfile_pass *pass, uint32_t batch)
-{
-    for (;;) {
-        uint32_t now = __atomic_load_n(&pass->written, __ATOMIC_ACQUIRE);
-        if (now & STOP)
-            return -ECANCELED;
-        if (pass->out_fd < 0 || batch < now + MEMFILE_LEAD)
-            return 0;
-        futex(&pass->written, FUTEX_WAIT_PRIVATE, now);
-    }
-}
-
-static int stopped(struct memfile_pass *pass)
-{
-    return __atomic_load_n(&pass->written, __ATOMIC_ACQUIRE) & STOP ? -ECANCELED : 0;
 }
 
 static uint64_t block_end(const struct memfile_pass *pass, uint32_t block)
@@ -186,26 +149,33 @@ static void prefetch(const struct memfile_pass *pass, uint64_t page, uint64_t en
         __builtin_prefetch(at + i);
 }
 
-static int check_pages(struct memfile_pass *pass, uint32_t batch, uint64_t page,
-                       uint64_t end, const uint8_t *kept, uint32_t *checksum)
+static uint64_t next_data(const struct memfile_pass *pass, uint64_t page, uint64_t end)
 {
-    uint64_t room, batch_end = block_end(pass, pass->ends[batch] - 1);
-    for (; page < end; page++) {
-        const uint8_t *at = NULL;
+    end = next_page(pass->take, page, end, 1);
+    return pass->keep ? next_page(pass->keep, page, end, 1) : end;
+}
+
+static int check_pages(struct memfile_pass *pass, uint64_t page, uint64_t end,
+                       uint64_t batch_end, const uint8_t *kept, uint32_t *checksum)
+{
+    uint64_t room;
+    for (; (page = next_data(pass, page, end)) < end; page++) {
+        const uint8_t *at;
         if (has(pass->keep, page)) {
             at = kept + page % BLOCK_PAGES * PAGE;
-        } else if (has(pass->take, page)) {
+        } else {
             at = host_at(pass->memory, page * PAGE, &room);
             if (!at)
                 return -EFAULT;
             prefetch(pass, page + 1, batch_end);
             if (pass->skip_zero && is_zero(at)) {
-                pass->take[page >> 6] &= ~(1ull << (page & 63));
-                at = NULL;
+                /* Atomic: a batch may be checked by both threads at once. */
+                __atomic_fetch_and(&pass->take[page >> 6], ~(1ull << (page & 63)),
+                                   __ATOMIC_RELAXED);
+                continue;
             }
         }
-        if (at)
-            *checksum = crc32c(*checksum, at, PAGE);
+        *checksum = crc32c(*checksum, at, PAGE);
     }
     return 0;
 }
@@ -232,86 +202,107 @@ static int write_pages(struct memfile_pass *pass, uint64_t first, uint64_t end)
 
 /* -- Blocks and batches */
 
-/* Checks a block; with `write` writes each part while it is in the cache. */
-static int check_block(struct memfile_pass *pass, uint32_t batch, uint32_t block,
-                       uint8_t *kept, int write)
+/* Checks a block if that is wanted, with `write` writes it, both part by part while
+ * that is in the cache. Twice comes to the same. */
+static void do_block(struct memfile_pass *pass, uint32_t block, uint64_t batch_end,
+                     uint8_t *kept, int check, int write)
 {
     uint64_t first = block * BLOCK_PAGES, end = block_end(pass, block), to;
-    int known = pass->known && pass->known[block];
     uint32_t checksum = 0;
-    int error = pass->keep && !known ? read_kept(pass, first, end, kept) : 0;
-    for (uint64_t at = first; at < end && !error; at = to) {
+    int unread = check && pass->keep ? read_kept(pass, first, end, kept) : 0, wrong = 0;
+    for (uint64_t at = first; at < end && !unread && !wrong; at = to) {
         to = end - at < PART_PAGES ? end : at + PART_PAGES;
-        if (!known)
-            error = check_pages(pass, batch, at, to, kept, &checksum);
-        if (!error && write)
-            error = write_pages(pass, at, to);
+        if (check)
+            unread = check_pages(pass, at, to, batch_end, kept, &checksum);
+        if (!unread && write)
+            wrong = write_pages(pass, at, to);
     }
-    pass->checksums[block] = checksum;
-    return error;
-}
-
-/* The same of a batch that nobody else has; 1 if another has it. */
-static int check_batch(struct memfile_pass *pass, uint32_t batch, uint8_t *kept, int write)
-{
-    uint32_t *state = &pass->states[batch], none = MEMFILE_UNCHECKED;
-    if (!__atomic_compare_exchange_n(state, &none, MEMFILE_CHECKING, 0, __ATOMIC_ACQUIRE,
-                                     __ATOMIC_RELAXED))
-        return 1;
-    int error = 0;
-    uint32_t block = batch ? pass->ends[batch - 1] : 0;
-    while (!error && block < pass->ends[batch])
-        error = check_block(pass, batch, block++, kept, write);
-    if (error)
-        memfile_stop(pass); /* before who waits for this batch is woken */
-    __atomic_store_n(state, MEMFILE_CHECKED, __ATOMIC_RELEASE);
-    wake(state);
-    return error;
-}
-
-int memfile_check(struct memfile_pass *pass)
-{
-    int error = 0;
-    for (uint32_t batch = 0; batch < pass->batches && error >= 0; batch++) {
-        error = wait_for_turn(pass, batch);
-        if (!error)
-            error = check_batch(pass, batch, pass->check_buffer, 0);
-    }
-    return error < 0 ? error : 0;
-}
-
-static int write_batch(struct memfile_pass *pass, uint32_t batch)
-{
-    uint32_t *state = &pass->states[batch];
-    /* Rather than wait for a batch that is not begun, check it here: on a busy
-     * host the other half may not have a processor. */
-    int error = stopped(pass);
-    if (!error)
-        error = check_batch(pass, batch, pass->write_buffer, 1);
-    if (error <= 0)
-        return error;
-    while ( __atomic_load_n(state, __ATOMIC_ACQUIRE) != MEMFILE_CHECKED)
-        futex(state, FUTEX_WAIT_PRIVATE, MEMFILE_CHECKING);
-    error = stopped(pass);
-    uint32_t block = batch ? pass->ends[batch - 1] : 0;
-    for (; !error && block < pass->ends[batch]; block++)
-        error = write_pages(pass, block * BLOCK_PAGES, block_end(pass, block));
-    return error;
-}
-
-int memfile_write(struct memfile_pass *pass)
-{
-    int error = 0;
-    for (uint32_t batch = 0; batch < pass->batches && !error; batch++) {
-        error = write_batch(pass, batch);
-        if (!error) {
-            __atomic_fetch_add(&pass->written, 1, __ATOMIC_RELEASE);
-            wake(&pass->written);
-        }
-    }
-    if (error)
+    if (check)
+        pass->checksums[block] = checksum;
+    if (unread)
+        pass->read_error = unread;
+    if (wrong)
+        pass->write_error = wrong;
+    if (unread || wrong)
         memfile_stop(pass);
-    return error;
+}
+
+void memfile_stop(struct memfile_pass *pass)
+{
+    __atomic_store_n(&pass->stopped, 1, __ATOMIC_RELAXED);
+}
+
+/* 0 if it was stopped before the batch's end. */
+static int do_batch(struct memfile_pass *pass, uint32_t batch, uint8_t *kept, int check,
+                    int write)
+{
+    uint32_t block = batch ? pass->ends[batch - 1] : 0;
+    uint64_t first = block * BLOCK_PAGES, end = block_end(pass, pass->ends[batch] - 1);
+    for (; block < pass->ends[batch]; block++) {
+        int known = pass->known && pass->known[block];
+        if (__atomic_load_n(&pass->stopped, __ATOMIC_RELAXED))
+            return 0;
+        do_block(pass, block, end, kept, check && !known, write);
+    }
+    if (write) /* lets the disk begin before fsync, which is what tells of errors */
+        sync_file_range(pass->out_fd, (off_t)(first * PAGE), (off_t)((end - first) * PAGE),
+                        SYNC_FILE_RANGE_WRITE);
+    return 1;
+}
+
+void memfile_work(struct memfile_pass *pass)
+{
+    int going = 1;
+    for (uint32_t batch = 0; batch < pass->batches && going; batch++) {
+        int checked = __atomic_load_n(&pass->checked[batch], __ATOMIC_ACQUIRE);
+        __atomic_store_n(&pass->begun, batch + 1, __ATOMIC_RELAXED);
+        going = do_batch(pass, batch, pass->kept[0], !checked, pass->out_fd >= 0);
+    }
+}
+
+/* From the end: the two meet once, and neither ever waits for the other, who may
+ * not have a processor. */
+static void *help(void *argument)
+{
+    struct memfile_pass *pass = argument;
+    uint32_t batch = pass->batches;
+    pthread_setname_np(pthread_self(), "memory_check");
+    while (batch-- > __atomic_load_n(&pass->begun, __ATOMIC_RELAXED) &&
+           do_batch(pass, batch, pass->kept[1], 1, 0))
+        __atomic_store_n(&pass->checked[batch], 1, __ATOMIC_RELEASE);
+    eventfd_write(pass->end_fd, 1);
+    return NULL;
+}
+
+static void *work(void *argument)
+{
+    struct memfile_pass *pass = argument;
+    pthread_setname_np(pthread_self(), "memory_file");
+    memfile_work(pass);
+    eventfd_write(pass->end_fd, 1);
+    return NULL;
+}
+
+int memfile_start(struct memfile_pass *pass, uint32_t threads)
+{
+    sigset_t all, before;
+    int error = 0;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are the loop's */
+    while (!error && pass->threads < threads) {
+        pthread_t thread;
+        error = pthread_create(&thread, NULL, pass->threads ? help : work, pass);
+        if (!error)
+            pass->thread[pass->threads++] = (uint64_t)thread;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return pass->threads ? 0 : -error;
+}
+
+void memfile_join(struct memfile_pass *pass)
+{
+    while (pass->threads)
+        pthread_join((pthread_t)pass->thread[--pass->threads], NULL);
 }
 
 /* -- Which pages were written: never by reading them, which maps them */

@@ -9,10 +9,7 @@
 
 // cffi>
 #define MEMFILE_BLOCK 2097152
-#define MEMFILE_LEAD 8
-#define MEMFILE_UNCHECKED 0
-#define MEMFILE_CHECKING 1
-#define MEMFILE_CHECKED 2
+#define MEMFILE_THREADS 2
 
 /* One pass over a memory file. `take` names the pages to write from memory,
  * `keep` (or NULL) those that are the base file's; they have no page in common.
@@ -20,9 +17,9 @@
  * pages are copied to out_fd; else they are there already, or not wanted.
  * `checksums` gets a crc32c a block over its pages of both kinds, in order,
  * but for blocks that are marked in `known` (a byte a block).
- * Buffers are of MEMFILE_BLOCK bytes, and needed with `keep` alone. Batch i is
- * the blocks from ends[i - 1] (or 0) up to ends[i]: enough of them to be worth
- * the other half's wake. */
+ * Batch i is the blocks from ends[i - 1] (or 0) up to ends[i]: enough of them to be
+ * worth a look at the other thread. Without a file to write (out_fd -1) it is only
+ * checked. The errors are negative errnos; -EIO: the base file has become shorter. */
 struct memfile_pass {
     const struct guest_memory *memory;
     uint64_t pages;
@@ -31,27 +28,32 @@ struct memfile_pass {
     const uint8_t *known;
     const uint32_t *ends;
     uint32_t *checksums;
-    uint8_t *check_buffer;
-    uint8_t *write_buffer;
+    uint8_t *checked;                 /* a batch, 0 at first */
+    uint8_t *kept[MEMFILE_THREADS];   /* MEMFILE_BLOCK bytes each, with `keep` alone */
+    uint64_t thread[MEMFILE_THREADS];
     int base_fd;
     int out_fd;
+    int end_fd; /* an eventfd */
+    int read_error;
+    int write_error;
     uint32_t skip_zero;
     uint32_t copy_base;
     uint32_t batches;
-    uint32_t *states; /* a batch */
-    uint32_t written; /* batches, in the low 31 bits; the upper is memfile_stop's */
+    uint32_t begun; /* batches, from the first on */
+    uint32_t stopped;
+    uint32_t threads;
 };
 
-/* The two halves of a pass, each in a thread of its own: check goes ahead of
- * write by up to MEMFILE_LEAD batches, and write checks what check has not begun.
- * 0 or a negative errno, which stops the other half with -ECANCELED. Without a
- * file to write (out_fd -1) check runs alone. -EIO: the base file has become
- * shorter. */
-int memfile_check(struct memfile_pass *pass);
-int memfile_write(struct memfile_pass *pass);
+/* All of it: checks and writes batch by batch. */
+void memfile_work(struct memfile_pass *pass);
 
-/* Ends both halves within a batch's time. From any thread. */
+/* Let a thread do it, and with two `threads` a second check from the end on, until
+ * they meet. Each adds one to end_fd when it ends: soon after an error, or
+ * memfile_stop from any thread. 0 or a negative errno: there is none; else
+ * memfile_join when as many as `threads` then says have ended. */
+int memfile_start(struct memfile_pass *pass, uint32_t threads);
 void memfile_stop(struct memfile_pass *pass);
+void memfile_join(struct memfile_pass *pass);
 
 /* Marks, from bit `first` on, the pages of [host, host + size) that hold what
  * was written there: present or swapped, and no shared zero page. `private_file`:

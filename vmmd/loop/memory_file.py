@@ -1,8 +1,8 @@
-"""Writing guest memory to a memory file: which pages, and the two workers.
+"""Writing guest memory to a memory file: which pages, and what they come to.
 
-The pages are found without reading them (``memory_file.c``); one worker looks
-for zero pages and sums up what another then writes. The guest is paused all the
-while, and the loop serves.
+The pages are found without reading them (``memory_file.c``); workers look for
+zero pages, sum up the others and write them. The guest is paused all the while,
+and the loop serves.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from vmmd._native import lib
 from vmmd.errors import HostError
 from vmmd.frozen import dataclass
 from vmmd.loop.files import pwrite_all
@@ -158,11 +157,7 @@ def merge_journal(journal_fd: int, target_fd: int, size: int) -> None:
     """
     pages = _journal_pages(journal_fd, size)
     plan = Plan(0, "Diff", None, pages, BaseFile(journal_fd), copy_base=True)
-    work = Pass(None, target_fd, size, plan, bytes(count_blocks(size)))
-    for batch in range(work.native.batches):
-        work.native.states[batch] = lib.MEMFILE_CHECKED
-    if number := lib.memfile_write(work.native):
-        raise OSError(-number, os.strerror(-number))
+    Pass(None, target_fd, size, plan, known=bytes([1]) * count_blocks(size)).work()
 
 
 def _journal_pages(fd: int, size: int) -> int:

@@ -1,4 +1,4 @@
-"""One pass over a memory file: the two workers of ``memory_file.c``.
+"""One pass over a memory file: the threads of ``memory_file.c``.
 
 A plan says which pages are taken from memory and which are a base file's; a pass
 carries it out and makes the manifest of it.
@@ -6,7 +6,6 @@ carries it out and makes the manifest of it.
 
 from __future__ import annotations
 
-import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -15,10 +14,11 @@ import trio
 from vmmd._native import ffi, lib
 from vmmd.errors import HostError
 from vmmd.frozen import dataclass
+from vmmd.loop.eventfd import EventFd
 from vmmd.loop.pages import BLOCK_BYTES
 from vmmd.memory import PAGE_SIZE
 from vmmd.rust import io_error
-from vmmd.state.manifest import MemoryManifest, count_blocks
+from vmmd.state.manifest import BLOCK_SIZE, MemoryManifest, count_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,11 +32,14 @@ if TYPE_CHECKING:
     """Called with bytes of the file passed, and its size."""
 
 PROGRESS_S = 0.05
-TWO_WORKERS_PAGES = 8192
-"""Below 32 MiB a second worker costs more than it saves: write checks as well."""
+TWO_THREADS_PAGES = 1024
+"""Below 4 MiB a second thread costs more than it saves."""
 
-BATCH_PAGES = 512
-"""So many pages take a millisecond to write, a wake of the other worker 20 µs."""
+BATCH_PAGES = 256
+"""At most so many does one thread check that the other is just checking."""
+
+
+_CANNOT_DUMP = "Cannot write memory file: Cannot dump memory: Guest memory error: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +53,6 @@ class Plan:
     base: BaseFile | None = None
     skip_zero: bool = False
     copy_base: bool = False
-
-
-_FAILED = {
-    lib.memfile_check: "Cannot read the base memory file: ",
-    lib.memfile_write: "Cannot write memory file: Cannot dump memory: "
-    "Guest memory error: ",
-}
 
 
 def untouched(plan: Plan, size: int) -> bytes:
@@ -87,6 +83,12 @@ def _batches(take: bytes | bytearray, keep: bytes) -> list[int]:
     return ends
 
 
+def _raise(number: int, prefix: str) -> None:
+    if number:
+        error = OSError(-number, os.strerror(-number))
+        raise HostError(prefix + io_error(error)) from error
+
+
 def _within(pages: bytes, others: bytes) -> bool:
     return not int.from_bytes(pages, "little") & ~int.from_bytes(others, "little")
 
@@ -111,15 +113,16 @@ class Pass:
         self._ends = _batches(self._take, self._keep)
         native.batches = len(self._ends)
         native.ends = self._held(ffi.new("uint32_t[]", self._ends))
-        native.states = self._held(ffi.new("uint32_t[]", len(self._ends)))
+        native.checked = self._held(ffi.new("uint8_t[]", len(self._ends)))
         native.checksums = self.checksums
         native.skip_zero, native.copy_base = plan.skip_zero, plan.copy_base
         if plan.base is not None:
             native.base_fd = plan.base.fd
             native.keep = self._words(self._keep)
             native.known = self._held(ffi.from_buffer("uint8_t[]", known))
-            native.check_buffer = self._held(ffi.new("uint8_t[]", lib.MEMFILE_BLOCK))
-            native.write_buffer = self._held(ffi.new("uint8_t[]", lib.MEMFILE_BLOCK))
+            for index in range(lib.MEMFILE_THREADS):
+                buffer = self._held(ffi.new("uint8_t[]", lib.MEMFILE_BLOCK))
+                native.kept[index] = buffer
 
     def _words(self, bitmap: bytes | bytearray) -> CData:
         return self._held(ffi.from_buffer("uint64_t[]", bitmap))
@@ -129,41 +132,51 @@ class Pass:
         return part
 
     async def run(self, progress: Progress) -> None:
-        """What halves it takes, each in a worker. HostError; progress may raise."""
-        halves = {lib.memfile_check: 0, lib.memfile_write: 0}
-        if self.native.out_fd < 0:
-            del halves[lib.memfile_write]
-        elif self._plan.take.bit_count() < TWO_WORKERS_PAGES:
-            del halves[lib.memfile_check]
-        limiter = trio.CapacityLimiter(2)
-
-        async def half(function: CData) -> None:
-            halves[function] = await trio.to_thread.run_sync(
-                function, self.native, limiter=limiter
+        """Let threads do it. HostError; what progress raises, or a cancel, ends them."""
+        pages = (self._plan.take | self._plan.keep).bit_count()
+        ended = EventFd()
+        self.native.end_fd = ended.fd
+        try:
+            progress(0, self._size)
+            threads = lib.MEMFILE_THREADS if pages >= TWO_THREADS_PAGES else 1
+            _raise(
+                lib.memfile_start(self.native, threads), "Cannot write memory file: "
             )
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._watch, progress)
-            async with trio.open_nursery() as workers:
-                for function in halves:
-                    workers.start_soon(half, function)
-            nursery.cancel_scope.cancel()
-        for function, number in halves.items():
-            if number and number != -errno.ECANCELED:
-                error = OSError(-number, os.strerror(-number))
-                raise HostError(_FAILED[function] + io_error(error)) from error
+            await self._watch(ended, progress)
+        finally:
+            ended.close()
+        _raise(self.native.read_error, "Cannot read the base memory file: ")
+        _raise(self.native.write_error, _CANNOT_DUMP)
         progress(self._size, self._size)
 
-    async def _watch(self, progress: Progress) -> None:
-        """Tell how far it is; whatever ends this ends the workers."""
+    def work(self) -> None:
+        """The same at once, in this thread. OSError."""
+        native = self.native
+        lib.memfile_work(native)
+        if number := native.read_error or native.write_error:
+            raise OSError(-number, os.strerror(-number))
+
+    @property
+    def _begun(self) -> int:
+        """Bytes of the file before the batch that is being written."""
+        batches = self.native.begun
+        blocks = self._ends[batches - 2] if batches > 1 else 0
+        return blocks * BLOCK_SIZE
+
+    async def _watch(self, ended: EventFd, progress: Progress) -> None:
+        """Until the threads have ended; whatever ends this ends them."""
+        running = self.native.threads
         try:
-            while True:
-                batches = self.native.written & 0x7FFFFFFF
-                blocks = self._ends[batches - 1] if batches else 0
-                progress(min(blocks * lib.MEMFILE_BLOCK, self._size), self._size)
-                await trio.sleep(PROGRESS_S)
+            while running:
+                with trio.move_on_after(PROGRESS_S):
+                    running -= await ended.wait()
+                progress(self._begun, self._size)
         finally:
             lib.memfile_stop(self.native)
+            with trio.CancelScope(shield=True):
+                while running:
+                    running -= await ended.wait()
+            lib.memfile_join(self.native)
 
     def manifest(self, regions: tuple[tuple[int, int], ...]) -> MemoryManifest:
         """What the file holds now; of blocks that were not read, what is known."""

@@ -7,6 +7,7 @@ its socket listens, and a command of ``vmmd`` once it is asked for.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -23,6 +24,7 @@ _USAGE_EXIT_CODE = 2
 
 def firecracker() -> int:
     """The ``firecracker`` command. Returns the exit code."""
+    gc.disable()  # what is imported stays; it is enabled once the daemon runs
     _open_stdio()
     _become("firecracker")
     from vmmd.cli.firecracker import main

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from tests.helpers.program import printed_by
+from vmmd.loop.lean import UNUSED
 
 # Prints what is left of the stand-ins in a process that is ready to load.
 LEFT = """
 import sys
-from vmmd.loop.lean import UNUSED, Later, import_trio
+from vmmd.loop.lean import UNUSED, Later, import_lean
 
-import_trio()
-import vmmd.loop.daemon
+import_lean("vmmd.loop.daemon")
 from vmmd.loop import preload
 
 preload.load(preload.ready_to_start)
@@ -22,9 +22,9 @@ print([name for name in ("ctypes", "_ssl", "_hashlib") if name in sys.modules])
 # Uses what a stand-in stands for, in each way in which it may be imported.
 USED = """
 import sys
-from vmmd.loop.lean import UNUSED, import_trio
+from vmmd.loop.lean import UNUSED, import_lean
 
-import_trio()
+import_lean("trio")
 import trio
 import ssl
 
@@ -41,6 +41,33 @@ for name in UNUSED:
     print(getattr(__import__(name), "absent", "-"), end="")
 """
 
+# Uses what was answered meanwhile by a stand-in, which is the real thing now.
+ANSWERED = r"""
+import sys
+from vmmd.loop.lean import Later, import_lean
+
+import_lean("vmmd.loop.daemon")
+import inspect, logging, pathlib, platform, textwrap
+import trio
+
+class Faulty(trio.abc.Instrument):
+    def before_run(self):
+        raise ValueError
+
+async def main():
+    await trio.to_thread.run_sync(len, "ab")
+    print(isinstance(sys.modules["inspect"], Later))
+
+logging.getLogger("trio.abc.Instrument").addFilter(lambda record: print(record.levelname))
+trio.run(main, instruments=[Faulty()])
+print(inspect.signature(lambda one: one), inspect.cleandoc(" a\n b"), textwrap.dedent(" a"))
+print(pathlib.Path("/a b").as_uri(), platform.python_implementation())
+async def coroutine(): pass
+waiting = coroutine()
+print(inspect.iscoroutine(waiting), inspect.iscoroutine(coroutine))
+waiting.close()
+"""
+
 
 def run(program: str) -> list[str]:
     return printed_by(program).splitlines()
@@ -55,5 +82,16 @@ def test_who_wants_something_gets_the_real_one() -> None:
         "run 2",
         "CERT_REQUIRED True",
         "NoneType: None libc.so.6",
-        "-" * 8,
+        "-" * len(UNUSED),
+    ]
+
+
+def test_answers_are_for_the_time_of_the_import() -> None:
+    assert run(ANSWERED) == [
+        "ERROR",
+        "True",
+        "(one) a",
+        "b a",
+        "file:///a%20b CPython",
+        "True False",
     ]

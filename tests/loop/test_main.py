@@ -23,10 +23,11 @@ ROOT = Path(__file__).parents[2]
 WAITING = """
 import sys, types, signal
 lean = types.ModuleType("vmmd.loop.lean")
-def import_trio():
+def import_lean(name):
     print("trio" in sys.modules, flush=True)
     signal.pause()
-lean.import_trio = import_trio
+lean.stand_in = lambda: None
+lean.import_lean = import_lean
 sys.modules["vmmd.loop.lean"] = lean
 from vmmd.__main__ import firecracker
 sys.exit(firecracker())

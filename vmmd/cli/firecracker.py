@@ -58,14 +58,12 @@ def run_daemon(options: Options, listener: socket | None) -> int:
     it comes (a tenth of the time to the first answer) nor ever after.
     """
     import gc
-    from importlib import import_module
 
-    from vmmd.loop.lean import import_trio
+    from vmmd.loop.lean import import_lean
 
     run: Callable[[Options, socket | None], int]
     gc.disable()
-    import_trio()
-    run = import_module("vmmd.loop.daemon").run
+    run = import_lean("vmmd.loop.daemon").run
     gc.freeze()
     gc.enable()
     return run(options, listener)
@@ -278,6 +276,9 @@ def _number(values: Values, name: str, kind: str = "u64") -> int | None:
 def _options(
     values: Values, logger: Logger, config: str | None, metadata: str | None
 ) -> Options:
+    from vmmd.loop.lean import stand_in
+
+    stand_in()
     from vmmd.loop.options import Options  # dataclasses are slow to import
 
     max_payload_size = _number(values, "http-api-max-payload-size") or 0

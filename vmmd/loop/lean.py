@@ -1,28 +1,42 @@
-"""Imports trio without what it needs for things that a monitor never does.
+"""Imports the daemon without what its libraries need for things it never does.
 
-trio offers TLS, DTLS, name look-ups and processes, and imports what these stand
-on: a fifth of the time until the first answer, and 3 MiB of each process. In its
-place is a stand-in that becomes the real module when somebody wants something
-of it. To name its worker threads trio runs ``ldconfig``; they go without a name.
+trio offers TLS, DTLS, name look-ups and processes; attrs, h11 and dataclasses want
+signatures for documentation. What these stand on is a third of the time until
+the first answer, and 5 MiB of each process. In its place is a stand-in that
+becomes the real module when somebody wants something of it. What is wanted of a
+few while the daemon is imported, and no longer, they answer by themselves.
 """
 
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 from importlib import import_module
-from types import ModuleType
+from types import CoroutineType, ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import NoReturn
 
 UNUSED = (
+    "fnmatch",
     "hmac",
     "idna",
+    "inspect",
     "ipaddress",
     "locale",
+    "logging",
+    "ntpath",
+    "platform",
     "shutil",
     "ssl",
     "subprocess",
+    "textwrap",
+    "tokenize",
     "traceback",
+    "urllib.parse",
 )
-_NAMING = ("ctypes", "ctypes.util")
 
 
 class Later(ModuleType):
@@ -33,27 +47,98 @@ class Later(ModuleType):
         if name.startswith("__"):  # the import system asks, and does without
             raise AttributeError(name)
         if sys.modules.get(self.__name__) is self:
-            del sys.modules[self.__name__]
+            _make_room(self.__name__)
         return getattr(import_module(self.__name__), name)
 
 
-def import_trio() -> None:
-    """Import trio, unless it is there already."""
-    if "trio" in sys.modules:
-        return
+def _make_room(package: str) -> None:
+    """Let the real one be imported, and whatever is in it."""
+    for name, module in list(sys.modules.items()):
+        if isinstance(module, Later) and f"{name}.".startswith(f"{package}."):
+            del sys.modules[name]
+
+
+class _Logger:
+    """Stands for the logger of a name, which is made when it has to say something."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(import_module("logging").getLogger(self._name), name)
+
+
+def stand_in() -> None:
+    """Put a stand-in for each module that is not imported."""
     for name in UNUSED:
         sys.modules.setdefault(name, Later(name))
-    absent = [name for name in _NAMING if name not in sys.modules]
-    if len(absent) == len(_NAMING):
-        sys.modules |= _without_names()
-    import_module("trio")
-    for name in absent:
-        sys.modules.pop(name, None)
+    inspect = sys.modules["inspect"]
+    if isinstance(inspect, Later):  # trio asks after each call in a worker thread
+        inspect.__dict__["iscoroutine"] = _is_coroutine
 
 
-def _without_names() -> dict[str, ModuleType]:
-    """A ctypes in which there is no library to be found."""
-    ctypes, util = map(ModuleType, _NAMING)
-    ctypes.__dict__["util"] = util
+def import_lean(name: str) -> ModuleType:
+    """Import a module that imports trio, h11 and attrs; this is the module."""
+    stand_in()
+    with _answers():
+        return import_module(name)
+
+
+@contextmanager
+def _answers() -> Iterator[None]:
+    """What the stand-ins say while modules are imported."""
+    asked = {name: sys.modules[name] for name in _ANSWERS}
+    left = {name: it for name, it in asked.items() if isinstance(it, Later)}
+    for name, module in left.items():
+        module.__dict__.update(_ANSWERS[name])
+    if "ctypes" not in sys.modules:
+        sys.modules |= _without_libraries()
+    try:
+        yield
+    finally:
+        if isinstance(sys.modules.get("ctypes"), Later):
+            _make_room("ctypes")
+        for name, module in left.items():
+            for answer in _ANSWERS[name]:
+                del module.__dict__[answer]
+
+
+def _without_libraries() -> dict[str, ModuleType]:
+    """A ctypes in which there is no library to be found.
+
+    To name its worker threads trio runs ``ldconfig``; they go without a name.
+    """
+    ctypes, util = Later("ctypes"), Later("ctypes.util")
+    ctypes.__dict__.update(util=util, CDLL=_no_library)
     util.__dict__["find_library"] = lambda _name: None
     return {"ctypes": ctypes, "ctypes.util": util}
+
+
+def _no_library(name: str) -> NoReturn:
+    raise OSError(f"{name} is not looked for")
+
+
+def _is_coroutine(thing: object) -> bool:
+    return isinstance(thing, CoroutineType)
+
+
+def _signature(of: object) -> str:
+    """For the documentation of a class: none. Else as of a function of C's."""
+    if isinstance(of, type):
+        return ""
+    raise ValueError("no signature found")
+
+
+def _quote_from_bytes(text: bytes) -> str:
+    """The real one, by the time that a path becomes a URI."""
+    quoted: str = sys.modules["urllib.parse"].quote_from_bytes(text)
+    return quoted
+
+
+_ANSWERS: dict[str, dict[str, object]] = {
+    "inspect": {"cleandoc": str, "signature": _signature},  # for documentation
+    "logging": {"getLogger": _Logger},
+    "platform": {"python_implementation": lambda: "CPython"},
+    "textwrap": {"dedent": str},  # likewise
+    "urllib.parse": {"quote_from_bytes": _quote_from_bytes},
+}

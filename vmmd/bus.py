@@ -8,7 +8,6 @@ other side of this file.) POSTED can be had with or without a store before it.
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 from typing import TYPE_CHECKING, Protocol
 
@@ -101,16 +100,24 @@ class BusDevice(Protocol):
         """Take a write, synchronous or posted."""
 
 
-@dataclasses.dataclass(slots=True)
 class Window:
     """``length`` addresses at ``base``, answered by ``device``."""
 
-    space: Space
-    base: int
-    length: int
-    device: BusDevice
-    page: RegisterPage
-    rules: tuple[Rule, ...] = ()
+    def __init__(
+        self,
+        space: Space,
+        base: int,
+        length: int,
+        device: BusDevice,
+        page: RegisterPage,
+        rules: tuple[Rule, ...] = (),
+    ) -> None:
+        self.space = space
+        self.base = base
+        self.length = length
+        self.device = device
+        self.page = page
+        self.rules = rules
 
 
 class Bus:

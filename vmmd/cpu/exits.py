@@ -93,6 +93,13 @@ _DEATHS = (
 )
 
 
+_FIRECRACKER_TEXTS = {
+    EndReason.TRIPLE_FAULT: "Unexpected exit reason on vcpu run: Shutdown",
+    EndReason.INTERNAL_ERROR: "Received KVM_EXIT_INTERNAL_ERROR signal",
+    EndReason.FAIL_ENTRY: "Received KVM_EXIT_FAIL_ENTRY signal",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class VmEnd:
     """The end of a VM: of which vCPU, with the numbers that came along.
@@ -106,6 +113,11 @@ class VmEnd:
     vcpu: int = 0
     detail: int = 0
     data: tuple[int, ...] = ()
+
+    @property
+    def firecracker_text(self) -> str | None:
+        """What Firecracker logs of it, if it does."""
+        return _FIRECRACKER_TEXTS.get(self.reason)
 
     @property
     def exit_code(self) -> int:

@@ -9,10 +9,10 @@ therefore shown a request only once it is whole, in a plain spelling.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 
 import h11
 
+from vmmd.frozen import dataclass
 from vmmd.http.intake import MAX_PAYLOAD_SIZE, Incoming, Intake
 
 _SERVER = (b"Server", b"Firecracker API")

@@ -14,8 +14,6 @@ through the same reads, whatever sizes the bytes arrived in:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from vmmd.rust import WHITE_SPACE, utf8_error
 
 BUFFER_SIZE = 1024
@@ -30,28 +28,28 @@ class Refused(Exception):
     """The bytes are no request; ``str()`` is micro-http's message."""
 
 
-@dataclass(slots=True)
 class Incoming:
     """A request as far as it has come. ``path`` is the absolute path or ""."""
 
-    method: bytes
-    path: str
-    content_length: int = 0
-    expects_continue: bool = False
-    closes: bool = False
-    body: bytes | bytearray = b""
+    def __init__(self, method: bytes, path: str) -> None:
+        self.method = method
+        self.path = path
+        self.content_length = 0
+        self.expects_continue = False
+        self.closes = False
+        self.body: bytes | bytearray = b""
 
 
-@dataclass(slots=True)
 class Batch:
     """What one read brought: whole requests in order, or else a refusal.
 
     ``continues`` counts the interim 100 replies to send before anything else.
     """
 
-    requests: list[Incoming] = field(default_factory=list)
-    continues: int = 0
-    refusal: str = ""
+    def __init__(self) -> None:
+        self.requests: list[Incoming] = []
+        self.continues = 0
+        self.refusal = ""
 
 
 class Intake:

@@ -20,10 +20,11 @@ import signal
 import stat
 import termios
 import tty
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
+
+from vmmd.frozen import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,10 +16,7 @@ import trio
 
 from vmmd import FIRECRACKER_VERSION
 from vmmd import actions as a
-from vmmd.boot.image import BootError
-from vmmd.chips.boottimer import boot_time_text
 from vmmd.config import InstanceInfo, VmStateChange
-from vmmd.cpu.exits import EndReason
 from vmmd.errors import ConfigError, ExitError, HostError
 from vmmd.http import render
 from vmmd.lifecycle import BOOT_PATH, Phase, refusal
@@ -49,11 +46,6 @@ if TYPE_CHECKING:
 
 DEATH_REPORT_DEADLINE_S = 1.0
 NO_ROOM = "Internal VMM error: I8042 error: i8042 internal buffer full."
-_END_TEXTS = {
-    EndReason.TRIPLE_FAULT: "Unexpected exit reason on vcpu run: Shutdown",
-    EndReason.INTERNAL_ERROR: "Received KVM_EXIT_INTERNAL_ERROR signal",
-    EndReason.FAIL_ENTRY: "Received KVM_EXIT_FAIL_ENTRY signal",
-}
 
 
 class Supervisor:
@@ -201,6 +193,7 @@ class Supervisor:
 
     async def start(self) -> None:
         """Build the machine and let it run. ConfigError says why it cannot."""
+        from vmmd.boot.image import BootError  # a process that loads has no kernel
         from vmmd.loop.start import build  # KVM and devices: not before needed
 
         log = self.options.logger.channel("main", "vmmd::devices").error
@@ -238,6 +231,8 @@ class Supervisor:
 
     def _boot_timer(self) -> Callable[[], None]:
         """What logs the time since now when the guest says that it is up."""
+        from vmmd.chips.boottimer import boot_time_text
+
         log = self.options.logger.channel("fc_vcpu 0", "vmm::devices::pseudo")
         wall_us, cpu_us = time.monotonic_ns() // 1000, time.process_time_ns() // 1000
 
@@ -265,7 +260,7 @@ class Supervisor:
         if end.needs_report:
             await self._report_death(self.board)
         self.log.debug(f"The guest has ended: {end}.")
-        if (text := _END_TEXTS.get(end.reason)) is not None:
+        if (text := end.firecracker_text) is not None:
             thread = f"fc_vcpu {end.vcpu}"
             self.options.logger.channel(thread, "vmm::vstate::vcpu").error(text)
         self._vmm_log.info("Vmm is stopping.")

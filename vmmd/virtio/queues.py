@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from vmmd.errors import GuestError, SnapshotError
@@ -15,15 +14,15 @@ if TYPE_CHECKING:
     from vmmd.memory import GuestMemory
 
 
-@dataclass(slots=True)
 class _Queue:
     """``address``: descriptor table, available ring, used ring."""
 
-    max_size: int
-    ring: Ring
-    size: int = 0
-    address: list[int] = field(default_factory=lambda: [0, 0, 0])
-    ready: bool = False
+    def __init__(self, max_size: int, ring: Ring) -> None:
+        self.max_size = max_size
+        self.ring = ring
+        self.size = 0
+        self.address = [0, 0, 0]
+        self.ready = False
 
     def take(self, state: RingState) -> None:
         """Set the registers from a record."""

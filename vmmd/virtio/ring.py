@@ -7,11 +7,11 @@ one :class:`Chain` at a time.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vmmd._native import ffi, lib
 from vmmd.errors import GuestError, SnapshotError
+from vmmd.frozen import dataclass
 from vmmd.state.record import (
     NOTIFICATION_SUPPRESSION,
     U16,

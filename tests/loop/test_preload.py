@@ -1,4 +1,4 @@
-"""What a start needs is there before it is asked for, and not before an answer."""
+"""What a start needs is there before it is asked for, and not while somebody waits."""
 
 from __future__ import annotations
 
@@ -6,27 +6,35 @@ import pytest
 
 from tests.helpers.program import printed_by
 
-# Prints whether the start is loaded: before an answer, and after.
+# Prints whether the start is loaded: while somebody waits for an answer, and after.
 LOADED = """
 import sys, trio, trio.testing
 from vmmd.loop import daemon, preload
 
 class Server:
-    pass
+    answered_once = trio.Event()
+    all_answered = trio.Event()
+
+    async def answered(self):
+        await self.all_answered.wait()
+
+class Supervisor:
+    boot_path = sys.argv[2] == "configured"
+    board = object() if sys.argv[2] == "a guest" else None
 
 async def main():
     server = Server()
-    server.answered_once = trio.Event()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(preload.preload, server, lambda: sys.argv[2] == "yes")
+        nursery.start_soon(preload.preload, server, Supervisor())
         await trio.testing.wait_all_tasks_blocked()
-        print("vmmd.loop.start" in sys.modules)
         if sys.argv[1] == "answer":
             server.answered_once.set()
-            await trio.testing.wait_all_tasks_blocked()
         else:
             clock.jump(preload.IDLE_S)
-            await trio.testing.wait_all_tasks_blocked()
+        await trio.testing.wait_all_tasks_blocked()
+        print("vmmd.loop.start" in sys.modules)
+        server.all_answered.set()
+        await trio.testing.wait_all_tasks_blocked()
         print("vmmd.loop.start" in sys.modules)
         print("vmmd.loop.snapshot_load" in sys.modules)
         clock.jump(preload.IDLE_S)
@@ -38,12 +46,16 @@ trio.run(main, clock=clock)
 """
 
 
-@pytest.mark.parametrize("configured", ["yes", "no"])
+EXPECTED = {
+    "configured": ["False", "True", "False", "False"],
+    "nothing": ["False", "True", "False", "True"],
+    "a guest": ["False", "False", "False", "False"],
+}
+
+
+@pytest.mark.parametrize("has", EXPECTED)
 @pytest.mark.parametrize("after", ["answer", "idling"])
-def test_a_start_is_prepared_first_and_a_load_where_nothing_is_configured(
-    after: str, configured: str
+def test_a_start_is_prepared_first_then_a_load_if_neither_is_under_way(
+    after: str, has: str
 ) -> None:
-    assert printed_by(LOADED, after, configured).split() == [
-        *("False", "True", "False"),
-        str(configured == "no"),
-    ]
+    assert printed_by(LOADED, after, has).split() == EXPECTED[has]

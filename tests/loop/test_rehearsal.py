@@ -7,13 +7,12 @@ from tests.helpers.program import printed_by
 # Prints the schemas that are missing, and the modules that a load still imports.
 LEFT = """
 import sys
-from vmmd.loop import snapshots
-from vmmd.loop.rehearsal import rehearse
+from vmmd.loop.preload import ready_to_load
 from vmmd.saved import RECORDS
 from vmmd.state import codec
 from vmmd.state.snapshot import Header
 
-rehearse()
+ready_to_load()
 print([cls.__name__ for cls in (Header, *RECORDS) if cls not in codec._SCHEMAS])
 print([name for name in ["vmmd.loop.snapshot_load", "vmmd.loop.vm_state"] if name not in sys.modules])
 """

@@ -128,7 +128,7 @@ class _Daemon:
             server = Server(self._listener, supervisor, options.logger, limit)
             await nursery.start(server.serve, nursery)
             if options.waits_for_requests:
-                nursery.start_soon(preload, server, lambda: supervisor.boot_path)
+                nursery.start_soon(preload, server, supervisor)
         if options.config_text is not None:
             await start_from_file(supervisor, options.config_text)
         elif options.restore is not None:

@@ -17,28 +17,42 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
 
+    from vmmd.loop.board import Board
+
     class Answering(Protocol):
-        """A server that tells of its first answer."""
+        """A server that tells of its answers."""
 
         answered_once: trio.Event
+
+        async def answered(self) -> None:
+            """Wait until nobody waits for an answer."""
+
+    class Asked(Protocol):
+        """What was asked for so far."""
+
+        boot_path: bool
+        board: Board | None
 
 
 IDLE_S = 0.05
 """Nobody asks anything: load it now. Ends every timer of an idle process."""
 
 
-async def preload(server: Answering, configured: Callable[[], bool]) -> None:
+async def preload(server: Answering, asked: Asked) -> None:
     """Wait for the first answer, or for nobody to ask, then load what a start needs.
 
-    And if nothing is ``configured`` some time after, what a load of a snapshot
-    needs: a process that boots shall not pay for that in memory.
+    And if nothing is configured some time after, what a load of a snapshot
+    needs: a process that boots shall not pay for that in memory. One that has
+    its guest, of a snapshot that was the first thing asked for, needs neither.
     """
     with trio.move_on_after(IDLE_S):
         await server.answered_once.wait()
-    load(ready_to_start)
-    await trio.sleep(IDLE_S)
-    if not configured():
-        load(ready_to_load)
+    await server.answered()
+    if asked.board is None:
+        load(ready_to_start)
+        await trio.sleep(IDLE_S)
+        if asked.board is None and not asked.boot_path:
+            load(ready_to_load)
 
 
 def load(ready: Callable[[], None]) -> None:
@@ -56,9 +70,15 @@ def ready_to_start() -> None:
     import_module("vmmd.loop.start")
 
 
+def import_load() -> None:
+    """Have the modules that a load of a snapshot needs."""
+    for name in ("snapshots", "snapshot_load", "vm_state"):
+        import_module(f"vmmd.loop.{name}")
+
+
 def ready_to_load() -> None:
-    """Have what a load of a snapshot needs."""
-    import_module("vmmd.loop.snapshots")
+    """Have what a load of a snapshot needs, and that done which needs no snapshot."""
+    import_load()
     from vmmd.loop.rehearsal import rehearse
 
     rehearse()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from importlib import import_module
 
 from vmmd.errors import HostError
 from vmmd.http.connection import Connection, Request
@@ -23,10 +22,6 @@ _REQUEST = (
 )
 
 
-_LATE = ("vmmd.loop.snapshot_load", "vmmd.loop.vm_state")
-"""Imported by a load alone, when it is asked for."""
-
-
 def rehearse() -> None:
     """Take a request, read a small state file, ask the host what it offers.
 
@@ -34,8 +29,6 @@ def rehearse() -> None:
     tables of the codec, the facts of the host.
     """
     _ask()
-    for name in _LATE:
-        import_module(name)
     upgraded(decode(_state_file()), RECORDS)
     with suppress(HostError):  # the load will say so
         host_facts().as_seen()

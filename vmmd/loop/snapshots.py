@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from vmmd import actions as a
 from vmmd.errors import ConfigError, ExitError, HostError, VmmdError
 from vmmd.lifecycle import Phase
+from vmmd.loop import preload
 from vmmd.snapshot_params import SnapshotType
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ async def _load(supervisor: Supervisor, params: SnapshotLoadParams) -> None:
         log.info(NOT_ALLOWED)
         raise ConfigError(_LOAD + NOT_ALLOWED)
     started_ns = time.monotonic_ns()
+    preload.load(preload.import_load)  # unless it is there already
     from vmmd.loop.snapshot_load import load  # a create does not need it
 
     try:

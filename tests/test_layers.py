@@ -35,6 +35,7 @@ RANKS = {
     "lifecycle": 3,
     "resources": 3,
     "machine": 3,
+    "metrics": 3,
     "vm_info": 3,
     "saved": 3,
     "snapshot_view": 3,

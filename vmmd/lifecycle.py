@@ -105,8 +105,6 @@ NOT_BUILT: dict[type, str] = {
     a.GetMemoryHotplug: "Memory hotplug",
     a.PutMemoryHotplug: "Memory hotplug",
     a.PatchMemoryHotplug: "Memory hotplug",
-    a.FlushMetrics: "The metrics system",
-    a.PutMetrics: "The metrics system",
     a.PutPmem: "The pmem device",
     a.PatchPmem: "The pmem device",
     a.PutVsock: "The vsock device",

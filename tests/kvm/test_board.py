@@ -157,11 +157,11 @@ from vmmd.loop.selftest import resources
 from vmmd.loop.supervisor import Supervisor
 
 class Limited(Supervisor):
-    def _boot_timer(self):  # called when the board is built, before its threads
+    async def adopt(self, board):  # which is built, and has no threads yet
         pages = int(open("/proc/self/statm").read().split()[0])
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]
         resource.setrlimit(resource.RLIMIT_AS, (pages * 4096 + (64 << 10), hard))
-        return super()._boot_timer()
+        await super().adopt(board)
 
 async def main():
     async with trio.open_nursery() as nursery:

@@ -121,6 +121,9 @@ async def test_an_interface_answers_for_the_service() -> None:
         assert client.read.startswith(b"HTTP/1.1 200 \r\n")
         assert client.read.endswith(b"\r\n\r\nvalue")
         assert guest.nic.device.save().mmds_ipv4 == SERVICE
+        counted = made.statistics()
+        assert (counted["connections_created"], counted["rx_no_token"]) == (1, 1)
+        assert counted["rx_accepted"] >= counted["tx_frames"] > 0
         with pytest.raises(BlockingIOError):
             pair.far.recv(1)
 

@@ -77,6 +77,8 @@ class Board:
         self.end: VmEnd | None = None
         self.over = trio.Event()
         self.on_boot_time: Callable[[], None] = lambda: None
+        self.without_kvmclock = 0
+        """How often a vCPU could not be told that it was stopped."""
         self._irqs: dict[int, EventFd] = {}
         self._kicks: dict[str, EventFd] = {}
         self.vcpus: list[VcpuFd] = []
@@ -134,7 +136,7 @@ class Board:
         vcpus = zip(self.vcpus, state.vcpus, strict=True)
         set_tsc_offsets(self.vm, vcpus, vm.clock)
         for vcpu in self.vcpus:
-            tell_stopped(vcpu)
+            self.without_kvmclock += not tell_stopped(vcpu)
 
     def _wire(self, attached: Attached) -> None:
         """Kicks in by one eventfd a device, interrupts out by another."""

@@ -28,6 +28,7 @@ from vmmd.loop.supervisor import Supervisor
 if TYPE_CHECKING:
     import socket
 
+    from vmmd.http.tally import Tally
     from vmmd.loop.options import Options
     from vmmd.snapshot_params import SnapshotLoadParams
 
@@ -95,7 +96,9 @@ class _Daemon:
         supervisor = Supervisor(self._options)
         try:
             async with trio.open_nursery() as nursery:
-                await nursery.start(self._watch_signals, nursery.cancel_scope)
+                await nursery.start(
+                    self._watch_signals, nursery.cancel_scope, supervisor.metrics.tally
+                )
                 supervisor.nursery = nursery
                 try:
                     server = await self._serve(supervisor, nursery)
@@ -125,7 +128,8 @@ class _Daemon:
         options, server = self._options, None
         if self._listener is not None:
             limit = options.max_payload_size
-            server = Server(self._listener, supervisor, options.logger, limit)
+            tally = supervisor.metrics.tally
+            server = Server(self._listener, supervisor, options.logger, limit, tally)
             await nursery.start(server.serve, nursery)
             if options.waits_for_requests:
                 nursery.start_soon(preload, server, supervisor)
@@ -142,12 +146,14 @@ class _Daemon:
     async def _watch_signals(
         self,
         scope: trio.CancelScope,
+        tally: Tally,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         with trio.open_signal_receiver(*_WATCHED) as numbers:
             task_status.started()
             async for number in numbers:
                 if number not in _DEADLY:
+                    tally.signal(signal.Signals(number).name)
                     log_signal(self._options.logger, number)
                 if number != SIGPIPE:
                     self.died_of = number

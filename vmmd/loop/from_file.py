@@ -84,6 +84,9 @@ def _take(supervisor: Supervisor, action: a.Action) -> None:
     if isinstance(action, a.PutLogger):
         supervisor.update_logger(action.config)
         return
+    if isinstance(action, a.PutMetrics):
+        supervisor.metrics.open(action.config.metrics_path)
+        return
     if isinstance(action, a.PutMmds):
         supervisor.metadata().fill(action)
         return

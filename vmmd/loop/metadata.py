@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from typing import TYPE_CHECKING, cast
 
 from vmmd import actions as a
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from vmmd.config import MmdsConfig
     from vmmd.loop.options import Options
     from vmmd.loop.pump import Pump
+    from vmmd.mmds.responder import Responder
 
 _BAD_JSON = "MMDS error: metadata provided not valid json: "
 
@@ -40,6 +42,7 @@ class Metadata:
         limit, owner = options.mmds_size_limit, options.instance_id
         self._mmds = Mmds(limit, owner, dump, os.urandom)
         self._log = options.logger.channel("main", "vmm::rpc_interface")
+        self._responders: list[Responder] = []
 
     def perform(self, action: a.Action, *, served: bool) -> a.Answer:
         """Carry out GET, PUT or PATCH of ``/mmds``.
@@ -81,4 +84,12 @@ class Metadata:
             nic = pumps[net_name(iface_id)]
             if not isinstance(nic, Nic):
                 raise TypeError(f"{iface_id} is served by a {type(nic).__name__}")
-            nic.answer_by(Responder(self._mmds, address), address)
+            self._responders.append(Responder(self._mmds, address))
+            nic.answer_by(self._responders[-1], address)
+
+    def statistics(self) -> dict[str, int]:
+        """Counters of the service and all its interfaces, by the metrics' names."""
+        found = Counter(self._mmds.counters.as_dict())
+        for responder in self._responders:
+            found.update(responder.statistics())
+        return dict(found)

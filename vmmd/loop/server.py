@@ -25,6 +25,7 @@ from vmmd.http.connection import (
     WireReply,
 )
 from vmmd.http.intake import MAX_PAYLOAD_SIZE
+from vmmd.http.tally import Tally
 from vmmd.rust import debug_str, io_error
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class Server:
         performer: Performer,
         logger: Logger,
         max_payload_size: int = MAX_PAYLOAD_SIZE,
+        tally: Tally | None = None,
     ) -> None:
         listener.setblocking(False)
         self._listener = listener
@@ -78,6 +80,7 @@ class Server:
         self._max_payload_size = max_payload_size
         self._server_log = logger.channel("fc_api", "firecracker::api_server")
         self._log = logger.channel("fc_api", "firecracker::api_server::parsed_request")
+        self._tally = Tally() if tally is None else tally
         self._changing = trio.Lock()
         self._connections = 0
         self._unanswered = 0
@@ -166,14 +169,17 @@ class Server:
         """Understand and carry out one request; the bytes that answer it."""
         if self._log.informing:
             self._log.info(f"The API server received a {self._describe(request)}.")
+        self._tally.request(request.method, request.target)
         try:
             asked = routes.parse(request.method, request.target, request.body)
         except routes.ApiFault as fault:
+            self._tally.refused(request.method, request.target)
             self._server_log.error(fault.debug)
             return connection.respond(fault.status, render.fault(str(fault)))
         status, body = await self._perform(asked.action, request.method == "GET")
         old = asked.deprecation
         if old is not None:
+            self._tally.deprecated()
             self._server_log.warn(old)
         return connection.respond(status, body, deprecated=old is not None)
 
@@ -193,9 +199,9 @@ class Server:
         self._log.info(f"The request was executed successfully. Status code: {status}.")
         name = timed_as(action)
         if name is not None:
-            self._server_log.info(
-                f"'{name}' API request took {_elapsed_us(started_ns)} us."
-            )
+            duration_us = _elapsed_us(started_ns)
+            self._tally.took(name, duration_us, in_turn=False)
+            self._server_log.info(f"'{name}' API request took {duration_us} us.")
         return answer.status, render.body(answer) or None
 
     async def _perform_in_turn(self, action: Action) -> Answer:
@@ -203,10 +209,14 @@ class Server:
             self._changing.acquire_nowait()
         except trio.WouldBlock:
             await self._changing.acquire()
+        started_ns = time.monotonic_ns()
         try:
-            return await self._performer.perform(action)
+            answer = await self._performer.perform(action)
         finally:
             self._changing.release()
+        if (name := timed_as(action)) is not None:
+            self._tally.took(name, _elapsed_us(started_ns), in_turn=True)
+        return answer
 
     def _describe(self, request: Request) -> str:
         """The request for the log: metadata and CPU templates are not shown."""

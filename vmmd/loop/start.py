@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from contextlib import ExitStack, closing
 from itertools import zip_longest
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from vmmd.boot.image import BootError, unreadable_kernel
 from vmmd.boot.load import load_kernel, unreadable_initrd
 from vmmd.boot.plan import Board as BoardPlan
 from vmmd.boot.plan import plan
+from vmmd.chips.boottimer import boot_time_text
 from vmmd.config import CpuTemplateName, HugePages
 from vmmd.cpu.boot_state import boot_vcpu
 from vmmd.cpu.cpuid import unpack_cpuid
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from vmmd.config import DriveConfig, MachineConfig
     from vmmd.cpu.state import VcpuState
     from vmmd.loop.board import Board
+    from vmmd.loop.logger import Logger
     from vmmd.memory import GuestMemory
     from vmmd.resources.boot import BootSource
     from vmmd.resources.store import VmResources
@@ -50,6 +53,19 @@ KVM_MEM_MAX_PAGES = (1 << 31) - 1
 """Of one memory slot (``KVM_MEM_MAX_NR_PAGES``)."""
 
 NO_KERNEL = "Cannot start microvm without kernel configuration."
+
+
+def boot_time_log(logger: Logger) -> Callable[[], None]:
+    """What logs the time since now when the guest says that it is up."""
+    log = logger.channel("fc_vcpu 0", "vmm::devices::pseudo")
+    wall_us, cpu_us = time.monotonic_ns() // 1000, time.process_time_ns() // 1000
+
+    def up() -> None:
+        wall = time.monotonic_ns() // 1000 - wall_us
+        cpu = time.process_time_ns() // 1000 - cpu_us
+        log.info(boot_time_text(wall, cpu))
+
+    return up
 
 
 def build(

@@ -8,7 +8,6 @@ what is left: the phase, the board, and the order of doing things.
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -22,13 +21,12 @@ from vmmd.http import render
 from vmmd.lifecycle import BOOT_PATH, Phase, refusal
 from vmmd.loop.files import HostFile
 from vmmd.loop.logger import LoggerUpdateError, parse_level
+from vmmd.loop.metrics import Metrics
 from vmmd.resources.drives import patch_drive
 from vmmd.resources.fault import ResourceFault
 from vmmd.resources.store import VmResources, apply, dropped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from vmmd.config import (
         DriveUpdate,
         LoggerConfig,
@@ -69,6 +67,7 @@ class Supervisor:
         self.lineage: Lineage | None = None
         self.progress: Progress | None = None
         """Of the snapshot that is being written."""
+        self.metrics = Metrics(options)
         self.log = options.logger.channel("main", "vmmd::supervisor")
         self._vmm_log = options.logger.channel("main", "vmm")
         self._started = trio.Event()
@@ -127,8 +126,8 @@ class Supervisor:
                 await self._pause_or_resume(state)
             case a.SendCtrlAltDel():
                 self._ctrl_alt_del()
-            case a.PutLogger(config):
-                self._put_logger(config)
+            case a.PutLogger() | a.PutMetrics() | a.FlushMetrics():
+                self._observe(action)
             case a.CreateSnapshot() | a.LoadSnapshot():
                 from vmmd.loop.snapshots import perform  # nothing else needs it
 
@@ -194,7 +193,7 @@ class Supervisor:
     async def start(self) -> None:
         """Build the machine and let it run. ConfigError says why it cannot."""
         from vmmd.boot.image import BootError  # a process that loads has no kernel
-        from vmmd.loop.start import build  # KVM and devices: not before needed
+        from vmmd.loop.start import boot_time_log, build  # not before needed
 
         log = self.options.logger.channel("main", "vmmd::devices").error
         try:
@@ -204,7 +203,7 @@ class Supervisor:
             raise
         except HostError as error:
             raise ConfigError(str(error)) from error
-        board.on_boot_time = self._boot_timer()
+        board.on_boot_time = boot_time_log(self.options.logger)
         await self.adopt(board)
         self.let_go()
 
@@ -222,26 +221,14 @@ class Supervisor:
                 await board.close()
             raise ConfigError(str(error)) from error
         self.board = board
+        self.metrics.begin(board, self._metadata)
+        self.nursery.start_soon(self.metrics.flush_for_ever)
         self._started.set()
 
     def fail(self, failure: ExitError) -> None:
         """There will be no guest: end the process, once all replies are sent."""
         self.failure = failure
         self._started.set()
-
-    def _boot_timer(self) -> Callable[[], None]:
-        """What logs the time since now when the guest says that it is up."""
-        from vmmd.chips.boottimer import boot_time_text
-
-        log = self.options.logger.channel("fc_vcpu 0", "vmm::devices::pseudo")
-        wall_us, cpu_us = time.monotonic_ns() // 1000, time.process_time_ns() // 1000
-
-        def up() -> None:
-            wall = time.monotonic_ns() // 1000 - wall_us
-            cpu = time.process_time_ns() // 1000 - cpu_us
-            log.info(boot_time_text(wall, cpu))
-
-        return up
 
     async def wait_end(self) -> int:
         """Wait until the guest has ended by itself; the process's exit code.
@@ -272,6 +259,7 @@ class Supervisor:
         False if a disk could not write all of it out, which the log names.
         """
         lost: tuple[HostError, ...] = ()
+        self.metrics.close()
         if self.board is not None:
             if self.board.end is not None:
                 self._vmm_log.info("Killing vCPU threads")
@@ -345,11 +333,17 @@ class Supervisor:
         nic.limit(update.rx_rate_limiter, update.tx_rate_limiter)
         self.resources = replace(self.resources, nets=nets)
 
-    def _put_logger(self, config: LoggerConfig) -> None:
-        try:
-            self.update_logger(config)
-        except LoggerUpdateError as error:
-            raise ConfigError(f"Logger error: {error}") from error
+    def _observe(self, action: a.PutLogger | a.PutMetrics | a.FlushMetrics) -> None:
+        match action:
+            case a.PutMetrics(config):
+                self.metrics.open(config.metrics_path)
+            case a.FlushMetrics():
+                self.metrics.flush()
+            case a.PutLogger(config):
+                try:
+                    self.update_logger(config)
+                except LoggerUpdateError as error:
+                    raise ConfigError(f"Logger error: {error}") from error
 
     def update_logger(self, config: LoggerConfig) -> None:
         """Apply ``PUT /logger``. Raises LoggerUpdateError, having changed nothing."""

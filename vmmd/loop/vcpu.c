@@ -79,6 +79,7 @@ static int serve_exit(struct vcpu *v)
         note(v, reason, NULL);
         return 0;
     }
+    v->counters.accesses[2 * m->space + (m->write != 0)]++;
     note(v, reason, m);
     return serve_access(v);
 }

@@ -94,6 +94,7 @@ struct vcpu_counters {
     uint64_t woken;
     uint64_t interrupted;
     uint64_t again;
+    uint64_t accesses[4]; /* ports read and written, memory read and written */
 };
 
 enum vcpu_command { VCPU_RUN = 0, VCPU_PAUSE = 1, VCPU_STOP = 2 };

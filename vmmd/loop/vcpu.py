@@ -55,7 +55,8 @@ class VcpuCounters:
     KVM_RUN ``entered``; ``exits`` by reason; accesses by how they ended: ``shadow``, ``posted``,
     ``stored``, ``cleared`` (write-one-to-clear), ``asked`` (the loop); posted
     writes that met a ``full`` ring or had to wake the loop (``woken``); returns
-    of KVM_RUN by a kick (``interrupted``) or EAGAIN (``again``).
+    of KVM_RUN by a kick (``interrupted``) or EAGAIN (``again``); ``accesses``: ports
+    read, ports written, memory read, memory written.
     """
 
     entered: int
@@ -69,6 +70,7 @@ class VcpuCounters:
     woken: int
     interrupted: int
     again: int
+    accesses: tuple[int, ...]
 
 
 class VcpuThreads:
@@ -370,4 +372,5 @@ def _counters(native: CData) -> VcpuCounters:
         native.woken,
         native.interrupted,
         native.again,
+        tuple(native.accesses),
     )

@@ -20,7 +20,7 @@ import trio
 from bench.harness import Bench, build_twin
 from vmmd.loop.dirty import DirtyUnion
 from vmmd.loop.files import map_guest_memory, unmap_guest_memory
-from vmmd.loop.memory_file import Parent, write_diff, write_full
+from vmmd.loop.memory_file import Parent, diff_plan, full_plan, write
 from vmmd.memory import PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -91,9 +91,10 @@ async def _create(load: Load, folder: str) -> float:
     start = time.perf_counter()
     fd = os.open(f"{folder}/ours.part", os.O_RDWR | os.O_CREAT | os.O_EXCL)
     if load.diff:
-        await write_diff(memory, fd, dirty, Parent("before"))
+        plan = diff_plan(memory, dirty, Parent("before"))
     else:
-        await write_full(memory, fd)
+        plan = full_plan(memory)
+    await write(memory, fd, plan)
     await trio.to_thread.run_sync(os.fsync, fd)
     os.close(fd)
     os.rename(f"{folder}/ours.part", f"{folder}/ours")

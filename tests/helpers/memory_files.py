@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from tests.helpers.state_file import HEADER
 from vmmd.loop.commit import set_id
+from vmmd.loop.memory_file import Parent, diff_plan, full_plan, write
+from vmmd.loop.origin import NOWHERE, Origin
 from vmmd.state.crc32c import crc32c
 from vmmd.state.manifest import BLOCK_PAGES, BLOCK_SIZE, PAGE_SIZE, MemoryManifest
 from vmmd.state.snapshot import Entry, SnapshotFile, canonical, encode
@@ -17,9 +19,36 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from vmmd.loop.dirty import DirtyUnion
+    from vmmd.loop.memory_file import Progress
+    from vmmd.memory import GuestMemory
+
 
 def nobody(done: int, size: int) -> None:
     """Progress that nobody wants."""
+
+
+async def write_full(
+    memory: GuestMemory,
+    fd: int,
+    origin: Origin = NOWHERE,
+    progress: Progress = nobody,
+) -> MemoryManifest:
+    """A Full of memory as it is."""
+    return await write(memory, fd, full_plan(memory, origin), progress)
+
+
+async def write_diff(
+    memory: GuestMemory,
+    fd: int,
+    dirty: DirtyUnion,
+    parent: Parent,
+    origin: Origin = NOWHERE,
+    progress: Progress = nobody,
+) -> MemoryManifest:
+    """A Diff of memory as it is."""
+    plan = diff_plan(memory, dirty, parent, origin)
+    return await write(memory, fd, plan, progress)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import sys
 
 import trio
 
-from vmmd.loop import memory_file
+from tests.helpers.memory_files import write_diff, write_full
 from vmmd.loop.dirty import DirtyUnion
 from vmmd.loop.files import map_guest_memory
 from vmmd.loop.memory_file import Parent
@@ -54,16 +54,14 @@ async def save(folder: str, snapshot_id: str, kind: str, last_step: str) -> None
             memory.write(page * PAGE_SIZE, bytes([byte]) * PAGE_SIZE)
     files = SnapshotFiles.check(*paths, snapshot_id, at_step=at_step)
     with files:
-        onto = files.find_onto(SIZE, "old", None) if kind == "Diff" else None
+        onto = await files.find_onto(SIZE, "old", None) if kind == "Diff" else None
         fd = await files.open_memory()
         if kind == "Diff":
             parent = Parent("old", onto)
-            await memory_file.write_diff(memory, fd, dirty, parent)
+            await write_diff(memory, fd, dirty, parent)
         else:
-            await memory_file.write_full(memory, fd)
-        await files.seal_memory()
-        await files.write_state(snapshot_id.encode())
-        await files.commit()
+            await write_full(memory, fd)
+        await files.commit(snapshot_id.encode())
 
 
 if __name__ == "__main__":

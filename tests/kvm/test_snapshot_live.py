@@ -14,7 +14,7 @@ from vmmd.errors import HostError
 from vmmd.loop import state_view
 from vmmd.loop.lineage import Lineage
 from vmmd.loop.selftest import CODE, served
-from vmmd.loop.snapshot_create import Source, Watch, create
+from vmmd.loop.snapshot_create import Source, Watch, create, read_state
 from vmmd.loop.snapshot_files import SnapshotFiles
 from vmmd.resources.store import VmResources
 
@@ -86,3 +86,16 @@ async def test_a_fault_at_any_step_leaves_a_guest_that_can_be_saved(
         await save(board, lineage, tmp_path, lambda _step: None)
         assert names(tmp_path) == {"s", "m"}
         board.run()
+
+
+async def test_to_read_the_state_writes_no_memory() -> None:
+    """It is read while memory is written."""
+    async with served(CODE) as guest:
+        board = guest.board
+        board.run()
+        await board.pause()
+        memory, size = board.machine.memory, board.machine.memory.size
+        machine = c.MachineConfig(mem_size_mib=size >> 20)
+        before = memory.read(0, size)
+        read_state(Source(board, VmResources(machine), Lineage(board), paused=True))
+        assert memory.read(0, size) == before

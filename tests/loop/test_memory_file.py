@@ -11,12 +11,13 @@ import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.helpers.memory_files import write_diff, write_full
 from vmmd._native import lib
 from vmmd.errors import HostError
 from vmmd.loop import memory_file, memory_pass
 from vmmd.loop.dirty import DirtyUnion
 from vmmd.loop.files import map_guest_memory, map_snapshot_memory, unmap_guest_memory
-from vmmd.loop.memory_file import Onto, Parent
+from vmmd.loop.memory_file import Onto, Parent, full_plan, write
 from vmmd.loop.memory_pass import Pass, Plan
 from vmmd.loop.origin import BaseFile, Origin
 from vmmd.loop.pages import data_extents, present_pages
@@ -97,7 +98,7 @@ async def test_a_full_has_data_pages_and_holes(
     pages = {0: 1, 5: 2, BORDER - 1: 3, BORDER: 4, BORDER + 1: 5, PAGES - 1: 6}
     fill(memory, pages | {7: 0, 600: 0})
     fd = fresh(tmp_path)
-    made = await memory_file.write_full(memory, fd)
+    made = await write_full(memory, fd)
     data = (tmp_path / "m").read_bytes()
     assert data == content(pages)
     assert named(data_extents(fd, SIZE)) == set(pages)
@@ -143,14 +144,14 @@ async def test_a_full_of_restored_memory_is_the_bases_with_what_was_written(
     old = {0: 1, 1: 2, 600: 3, 601: 4, PAGES - 1: 5}
     fill(memory, old)
     base = fresh(tmp_path, "base")
-    parent = await memory_file.write_full(memory, base)
+    parent = await write_full(memory, base)
     restored = map_snapshot_memory(REGIONS, base)
     for page, byte in old.items():
         assert restored.read(gpa(page), 1) == bytes([byte])
     fill(restored, {1: 0, 2: 9, 3: 0})
     fd = fresh(tmp_path)
     origin = Origin(BaseFile(base, parent))
-    made = await memory_file.write_full(restored, fd, origin)
+    made = await write_full(restored, fd, origin)
     data = (tmp_path / "m").read_bytes()
     assert data == content((old | {2: 9}) | {1: 0})
     assert named(data_extents(fd, SIZE)) == {0, 2, 600, 601, PAGES - 1}
@@ -167,14 +168,14 @@ async def test_the_manifest_of_a_merged_diff_does_not_stand_for_its_file(
     dirty = DirtyUnion(memory, lambda _slot, size: bytes(size // PAGE_SIZE // 8))
     fill(memory, {3: 1})
     diff = fresh(tmp_path, "diff")
-    made = await memory_file.write_diff(memory, diff, dirty, Parent("before"))
+    made = await write_diff(memory, diff, dirty, Parent("before"))
     fill(memory, {9: 2, 600: 3})
     base = fresh(tmp_path, "base")
-    await memory_file.write_full(memory, base)
+    await write_full(memory, base)
     restored = map_snapshot_memory(REGIONS, base)
     fd = fresh(tmp_path)
     origin = Origin(BaseFile(base, made))
-    full = await memory_file.write_full(restored, fd, origin)
+    full = await write_full(restored, fd, origin)
     assert named(int.from_bytes(full.pages, "little")) == {3, 9, 600}
     unmap_guest_memory(restored)
     for each in (diff, base, fd):
@@ -189,7 +190,7 @@ async def test_given_back_ranges_are_zero_and_not_the_files(tmp_path: Path) -> N
     fill(memory, {17: 7})
     fd = fresh(tmp_path)
     origin = Origin(BaseFile(base))
-    await memory_file.write_full(memory, fd, origin)
+    await write_full(memory, fd, origin)
     expected = dict.fromkeys(range(PAGES), ord("x"))
     expected |= {16: 0, 17: 7, 18: 0, 19: 0}
     assert (tmp_path / "m").read_bytes() == content(expected)
@@ -207,7 +208,7 @@ async def test_a_diff_has_dirty_pages_also_zero_ones(
     dirty.commit()
     fill(memory, {3: 0, 700: 4})
     fd = fresh(tmp_path)
-    made = await memory_file.write_diff(memory, fd, dirty, Parent("before"))
+    made = await write_diff(memory, fd, dirty, Parent("before"))
     data = (tmp_path / "m").read_bytes()
     assert named(data_extents(fd, SIZE)) == {3, 700}
     assert data == content({700: 4})
@@ -222,13 +223,13 @@ async def test_a_diff_is_merged_onto_a_file(
 ) -> None:
     fill(memory, {2: 1, 3: 2, 1500: 3})
     old = fresh(tmp_path, "old")
-    full = await memory_file.write_full(memory, old)
+    full = await write_full(memory, old)
     dirty = DirtyUnion(memory, lambda _slot, size: bytes(size // PAGE_SIZE // 8))
     memory.clear_dirty()
     fill(memory, {3: 0, 700: 4})
     new = fresh(tmp_path)
     parent = Parent("before", Onto(BaseFile(old, full), copy))
-    made = await memory_file.write_diff(memory, new, dirty, parent)
+    made = await write_diff(memory, new, dirty, parent)
     if not copy:
         memory_file.merge_journal(new, old, SIZE)
         memory_file.merge_journal(new, old, SIZE)
@@ -249,7 +250,7 @@ async def test_a_merge_onto_a_stranger_leaves_its_blocks_unverified(
     fill(memory, {3: 1})
     new = fresh(tmp_path)
     parent = Parent("before", Onto(BaseFile(old), copy=True))
-    made = await memory_file.write_diff(memory, new, dirty, parent)
+    made = await write_diff(memory, new, dirty, parent)
     assert [b.checksum is None for b in made.blocks] == [False, True, True, True]
     assert not await memory_file.verify(new, made)
     os.close(new)
@@ -269,9 +270,7 @@ async def test_without_tracking_a_diff_has_what_is_not_the_files(
     origin = Origin(BaseFile(base))
     untracked = DirtyUnion(memory)
     for _ in range(2):
-        made = await memory_file.write_diff(
-            memory, fd, untracked, Parent("base"), origin
-        )
+        made = await write_diff(memory, fd, untracked, Parent("base"), origin)
         untracked.commit()
         assert named(int.from_bytes(made.pages, "little")) == {16, 17, 18, 19, 900}
     unmap_guest_memory(memory)
@@ -284,7 +283,7 @@ async def test_verify_names_the_blocks_that_differ(
 ) -> None:
     fill(memory, {2: 1, 1500: 3})
     fd = fresh(tmp_path)
-    made = await memory_file.write_full(memory, fd)
+    made = await write_full(memory, fd)
     assert await memory_file.verify(fd, made) == ()
     os.pwrite(fd, b"!", 1500 * PAGE_SIZE + 99)
     assert await memory_file.verify(fd, made) == (2,)
@@ -332,7 +331,7 @@ async def round_trip(
     first, second, third = (fresh(tmp_path, name) for name in ("1", "2", "3"))
     memory = map_guest_memory(REGIONS)
     fill(memory, old)
-    full = await memory_file.write_full(memory, first)
+    full = await write_full(memory, first)
     unmap_guest_memory(memory)
     check_manifest(full, content(old))
     restored = map_snapshot_memory(REGIONS, first)
@@ -343,13 +342,11 @@ async def round_trip(
     fill(restored, new)
     expected |= new
     origin = Origin(BaseFile(first, full))
-    made = await memory_file.write_full(restored, second, origin)
+    made = await write_full(restored, second, origin)
     assert (tmp_path / "2").read_bytes() == content(expected)
     check_manifest(made, content(expected))
     parent = Parent("1", Onto(BaseFile(first, full), copy=not in_place))
-    merged = await memory_file.write_diff(
-        restored, third, DirtyUnion(restored), parent, origin
-    )
+    merged = await write_diff(restored, third, DirtyUnion(restored), parent, origin)
     if in_place:
         memory_file.reserve_journal(third, first, SIZE)
         memory_file.merge_journal(third, first, SIZE)
@@ -393,9 +390,7 @@ async def test_progress_is_told_and_ends_whole(
 ) -> None:
     told: list[tuple[int, int]] = []
     fd = fresh(tmp_path)
-    await memory_file.write_full(
-        memory, fd, progress=lambda *at: told.append((at[0], at[1]))
-    )
+    await write_full(memory, fd, progress=lambda *at: told.append((at[0], at[1])))
     assert told == sorted(told)
     assert told[-1] == (SIZE, SIZE)
     os.close(fd)
@@ -406,12 +401,27 @@ async def test_cancelled_it_ends_and_the_threads_with_it(tmp_path: Path) -> None
     memory.write(0, bytes(1 << 20) + b"x" * (255 << 20))
     fd = fresh(tmp_path)
     with trio.CancelScope() as scope:
-        await memory_file.write_full(
-            memory, fd, progress=lambda _done, _size: scope.cancel()
-        )
+        await write_full(memory, fd, progress=lambda _done, _size: scope.cancel())
     assert scope.cancelled_caught
     assert os.fstat(fd).st_blocks * 512 < 128 << 20
     unmap_guest_memory(memory)
+    os.close(fd)
+
+
+async def test_what_is_done_meanwhile_may_fail(
+    memory: GuestMemory, tmp_path: Path
+) -> None:
+    fill(memory, {2: 1})
+    fd = fresh(tmp_path)
+    plan = full_plan(memory)
+
+    def fail() -> None:
+        raise HostError("KVM does not tell")
+
+    with pytest.raises(HostError, match="KVM does not tell"):
+        await write(memory, fd, plan, meanwhile=fail)
+    made = await write(memory, fd, plan)
+    check_manifest(made, content({2: 1}))
     os.close(fd)
 
 
@@ -423,7 +433,7 @@ async def test_a_limit_on_file_sizes_is_an_error(
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
     try:
         with pytest.raises(HostError) as caught:
-            await memory_file.write_full(memory, fd)
+            await write_full(memory, fd)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert str(caught.value) == (
@@ -451,7 +461,7 @@ async def test_a_write_that_fails_is_an_error(
             HostError,
             match=r"Cannot write memory file: .*File too large \(os error 27\)",
         ):
-            await memory_file.write_diff(memory, fd, dirty, copy, progress=limit)
+            await write_diff(memory, fd, dirty, copy, progress=limit)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert named(dirty.collect()) == {PAGES - 1}

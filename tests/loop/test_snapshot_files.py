@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -135,7 +136,7 @@ async def test_an_interrupted_merge_is_finished_before_the_next(
     assert loadable(tmp_path) is None
     paths = (str(tmp_path / "s"), str(tmp_path / "m"))
     with SnapshotFiles.check(*paths, "next") as files:
-        onto = files.find_onto(SIZE, "new", None)
+        onto = await files.find_onto(SIZE, "new", None)
         assert onto is not None
         assert not onto.copy
         await files.open_memory()
@@ -158,10 +159,15 @@ async def test_a_create_under_way_is_not_disturbed(tmp_path: Path) -> None:
 async def test_left_early_there_is_nothing_new(tmp_path: Path) -> None:
     await save(str(tmp_path), "old", "Full", "")
     paths = (str(tmp_path / "s"), str(tmp_path / "m"))
-    with SnapshotFiles.check(*paths, "new") as files:
+
+    def stop(step: str) -> None:
+        if step == "state-sealed":
+            raise OSError(errno.ENOSPC, "")
+
+    with SnapshotFiles.check(*paths, "new", at_step=stop) as files:
         await files.open_memory()
-        await files.seal_memory()
-        await files.write_state(b"new")
+        with pytest.raises(OSError, match="28"):
+            await files.commit(b"new")
     assert loadable(tmp_path) == "old"
     assert names(tmp_path) == {"s", "m"}
 

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from tests.helpers.memory_files import write_diff, write_full
 from vmmd._native import ffi
 from vmmd.errors import HostError
-from vmmd.loop import memory_file, uffd
+from vmmd.loop import uffd
 from vmmd.loop.dirty import DirtyUnion
 from vmmd.loop.files import unmap_guest_memory
 from vmmd.loop.memory_file import Parent
@@ -99,13 +100,11 @@ async def test_pages_come_from_the_server_and_a_full_has_them_all(
 
         fd = os.open(tmp_path / "d", os.O_RDWR | os.O_CREAT)
         origin = Origin(served=True)
-        diff = await memory_file.write_diff(
-            memory, fd, DirtyUnion(memory), Parent("base"), origin
-        )
+        diff = await write_diff(memory, fd, DirtyUnion(memory), Parent("base"), origin)
         assert diff.data_pages == 3  # present ones: nobody was asked for the others
         os.close(fd)
         fd = os.open(tmp_path / "m", os.O_RDWR | os.O_CREAT)
-        made = await memory_file.write_full(memory, fd, origin)
+        made = await write_full(memory, fd, origin)
         assert (tmp_path / "m").read_bytes() == expected
         assert made.data_pages == 512
         os.close(fd)

@@ -29,7 +29,7 @@ from vmmd.rust import io_error
 from vmmd.state.manifest import MemoryManifest, count_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from vmmd.loop.dirty import DirtyUnion
     from vmmd.loop.memory_pass import Progress as Progress
@@ -64,61 +64,80 @@ def _silent(done: int, size: int) -> None:
     """Progress that nobody wants."""
 
 
-async def write_full(
+def _nothing() -> None:
+    """There is nothing to do meanwhile."""
+
+
+def full_plan(memory: GuestMemory, origin: Origin = NOWHERE) -> Plan:
+    """All of memory: its data pages. Blocks for milliseconds."""
+    base = origin.base
+    if base is None:
+        take = all_pages(memory) if origin.served else present_pages(memory)
+        return Plan(take, "Full", None, skip_zero=True)
+    take = present_pages(memory, private_file=True)
+    keep = data_extents(base.fd, memory.size) & mapped_from_file(memory) & ~take
+    if base.manifest is not None and base.manifest.parent_id is not None:
+        # It was merged onto its parent by somebody: its manifest has but a part.
+        base = BaseFile(base.fd)
+    return Plan(take, "Full", None, keep, base, skip_zero=True, copy_base=True)
+
+
+def diff_plan(
     memory: GuestMemory,
-    fd: int,
-    origin: Origin = NOWHERE,
-    progress: Progress = _silent,
-) -> MemoryManifest:
-    """Write all of memory to ``fd``, an empty file: data pages, the rest holes.
-
-    Returns the manifest of the file. HostError with Firecracker's text if the
-    file cannot take it (no space, size limit); what was written is then of no
-    use. Cancelled, it ends within a block. fsync is the caller's.
-    """
-    return await _write(memory, fd, _full(memory, origin), progress)
-
-
-async def write_diff(
-    memory: GuestMemory,
-    fd: int,
     dirty: DirtyUnion,
     parent: Parent,
     origin: Origin = NOWHERE,
-    progress: Progress = _silent,
-) -> MemoryManifest:
-    """Write the pages that are not the parent's to ``fd``, an empty file.
+) -> Plan:
+    """The pages that are not the parent's.
 
-    As :func:`write_full`. The union is not committed: that is the caller's, once
-    the files have their names. With tracking off these are the pages that are
-    present or swapped and not the file's; the parent is then the snapshot that
-    memory was mapped from. With ``parent.onto`` the manifest is the merged file's.
+    The union is not committed: that is the caller's, once the files have their
+    names. With tracking off these are the pages that are present or swapped and
+    not the file's; the parent is then the snapshot that memory was mapped from.
     """
-    plan = _diff(memory, dirty, parent, origin)
-    made = await _write(memory, fd, plan, progress)
-    if parent.onto is not None and not parent.onto.copy:
+    take = dirty.collect()
+    if not dirty.tracked:
+        private_file = origin.base is not None
+        take |= present_pages(memory, private_file=private_file)
+        if private_file:  # what was given back is zero now, and not the file's
+            take |= all_pages(memory) & ~mapped_from_file(memory)
+    onto = parent.onto
+    if onto is None:
+        return Plan(take, "Diff", parent.snapshot_id)
+    keep = data_extents(onto.file.fd, memory.size) & ~take
+    known = onto.file.manifest
+    kind = "Full" if known is None else known.kind
+    grandparent = None if known is None else known.parent_id
+    return Plan(
+        *(take, kind, grandparent, keep, onto.file),
+        copy_base=onto.copy,
+        journal=not onto.copy,
+    )
+
+
+async def write(
+    memory: GuestMemory,
+    fd: int,
+    plan: Plan,
+    progress: Progress = _silent,
+    meanwhile: Callable[[], object] = _nothing,
+) -> MemoryManifest:
+    """Write memory to ``fd``, an empty file: the plan's pages, the rest holes.
+
+    Returns the manifest of the file, of a journal that of the merged file. HostError
+    with Firecracker's text if the file cannot take it (no space, size limit); what
+    was written is then of no use. Cancelled, it ends within a block. ``meanwhile``
+    is called once, while memory is written. fsync is the caller's.
+    """
+    with _naming("Cannot perform set_length on the memory backing file: "):
+        os.ftruncate(fd, memory.size)
+    work = Pass(memory, fd, memory.size, plan, untouched(plan, memory.size))
+    await work.run(progress, meanwhile)
+    made = work.manifest(tuple((r.gpa, len(r.buffer)) for r in memory.regions))
+    if plan.journal:
         bitmap = plan.take.to_bytes(BLOCK_BYTES * made.block_count, "little")
         with _naming("Cannot write memory file: "):
             pwrite_all(fd, bitmap, made.size)
     return made
-
-
-def full_bytes(memory: GuestMemory, origin: Origin = NOWHERE) -> int:
-    """At most so many bytes does a Full need on disk. Blocks for a millisecond."""
-    plan = _full(memory, origin)
-    return (plan.take | plan.keep).bit_count() * PAGE_SIZE
-
-
-def diff_bytes(
-    memory: GuestMemory,
-    dirty: DirtyUnion,
-    parent: Parent,
-    origin: Origin = NOWHERE,
-) -> int:
-    """The same of a Diff."""
-    plan = _diff(memory, dirty, parent, origin)
-    kept = plan.keep.bit_count() if plan.copy_base else 0
-    return (plan.take.bit_count() + kept) * PAGE_SIZE
 
 
 async def verify(fd: int, manifest: MemoryManifest) -> tuple[int, ...]:
@@ -166,57 +185,6 @@ def _journal_pages(fd: int, size: int) -> int:
     if len(bitmap) != length:
         raise OSError(errno.EIO, "the journal ends early")
     return int.from_bytes(bitmap, "little")
-
-
-# -- Which pages
-
-
-def _full(memory: GuestMemory, origin: Origin) -> Plan:
-    base = origin.base
-    if base is None:
-        take = all_pages(memory) if origin.served else present_pages(memory)
-        return Plan(take, "Full", None, skip_zero=True)
-    take = present_pages(memory, private_file=True)
-    keep = data_extents(base.fd, memory.size) & mapped_from_file(memory) & ~take
-    if base.manifest is not None and base.manifest.parent_id is not None:
-        # It was merged onto its parent by somebody: its manifest has but a part.
-        base = BaseFile(base.fd)
-    return Plan(take, "Full", None, keep, base, skip_zero=True, copy_base=True)
-
-
-def _diff(
-    memory: GuestMemory,
-    dirty: DirtyUnion,
-    parent: Parent,
-    origin: Origin,
-) -> Plan:
-    take = dirty.collect()
-    if not dirty.tracked:
-        private_file = origin.base is not None
-        take |= present_pages(memory, private_file=private_file)
-        if private_file:  # what was given back is zero now, and not the file's
-            take |= all_pages(memory) & ~mapped_from_file(memory)
-    onto = parent.onto
-    if onto is None:
-        return Plan(take, "Diff", parent.snapshot_id)
-    keep = data_extents(onto.file.fd, memory.size) & ~take
-    known = onto.file.manifest
-    kind = "Full" if known is None else known.kind
-    grandparent = None if known is None else known.parent_id
-    return Plan(take, kind, grandparent, keep, onto.file, copy_base=onto.copy)
-
-
-# -- The pass
-
-
-async def _write(
-    memory: GuestMemory, fd: int, plan: Plan, progress: Progress
-) -> MemoryManifest:
-    with _naming("Cannot perform set_length on the memory backing file: "):
-        os.ftruncate(fd, memory.size)
-    work = Pass(memory, fd, memory.size, plan, untouched(plan, memory.size))
-    await work.run(progress)
-    return work.manifest(tuple((r.gpa, len(r.buffer)) for r in memory.regions))
 
 
 @contextmanager

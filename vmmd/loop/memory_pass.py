@@ -44,7 +44,10 @@ _CANNOT_DUMP = "Cannot write memory file: Cannot dump memory: Guest memory error
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One pass: ``take`` from memory, ``keep`` of ``base``; sets of pages."""
+    """One pass: ``take`` from memory, ``keep`` of ``base``; sets of pages.
+
+    ``journal``: what is written is to be merged into the base.
+    """
 
     take: int
     kind: str
@@ -53,6 +56,13 @@ class Plan:
     base: BaseFile | None = None
     skip_zero: bool = False
     copy_base: bool = False
+    journal: bool = False
+
+    @property
+    def bytes_needed(self) -> int:
+        """At most so many does it need on disk."""
+        kept = self.keep.bit_count() if self.copy_base else 0
+        return (self.take.bit_count() + kept) * PAGE_SIZE
 
 
 def untouched(plan: Plan, size: int) -> bytes:
@@ -93,6 +103,10 @@ def _within(pages: bytes, others: bytes) -> bool:
     return not int.from_bytes(pages, "little") & ~int.from_bytes(others, "little")
 
 
+def _nothing() -> None:
+    """There is nothing to do meanwhile."""
+
+
 class Pass:
     """The structure that both halves share, and what keeps its parts alive."""
 
@@ -131,8 +145,13 @@ class Pass:
         self._alive.append(part)
         return part
 
-    async def run(self, progress: Progress) -> None:
-        """Let threads do it. HostError; what progress raises, or a cancel, ends them."""
+    async def run(
+        self, progress: Progress, meanwhile: Callable[[], object] = _nothing
+    ) -> None:
+        """Let threads do it, and do ``meanwhile`` here.
+
+        HostError; what either raises, or a cancel, ends the threads.
+        """
         pages = (self._plan.take | self._plan.keep).bit_count()
         ended = EventFd()
         self.native.end_fd = ended.fd
@@ -142,7 +161,7 @@ class Pass:
             _raise(
                 lib.memfile_start(self.native, threads), "Cannot write memory file: "
             )
-            await self._watch(ended, progress)
+            await self._watch(ended, progress, meanwhile)
         finally:
             ended.close()
         _raise(self.native.read_error, "Cannot read the base memory file: ")
@@ -163,10 +182,13 @@ class Pass:
         blocks = self._ends[batches - 2] if batches > 1 else 0
         return blocks * BLOCK_SIZE
 
-    async def _watch(self, ended: EventFd, progress: Progress) -> None:
+    async def _watch(
+        self, ended: EventFd, progress: Progress, meanwhile: Callable[[], object]
+    ) -> None:
         """Until the threads have ended; whatever ends this ends them."""
         running = self.native.threads
         try:
+            meanwhile()
             while running:
                 with trio.move_on_after(PROGRESS_S):
                     running -= await ended.wait()

@@ -97,20 +97,18 @@ async def rebase(
         SnapshotFiles.check(base.state, base.memory, last.id, in_use, at_step) as files,
     ):
         fds = [_open(diff, opened) for diff in diffs]
-        onto = files.find_onto(manifest.size, base.id, manifest)
+        onto = await files.find_onto(manifest.size, base.id, manifest)
         if onto is None:
             raise HostError(f"{base.memory}: is not of snapshot {base.id}")
         merge = _Merge(base, onto, tuple(zip(diffs, fds, strict=True)))
         files.check_space(merge.bytes_needed)
         out = await files.open_memory()
         made = await trio.to_thread.run_sync(merge.run, out, progress)
-        await files.seal_memory()
         header = dataclasses.replace(
             last.file.header, parent_id=made.parent_id, memory=made.to_plain()
         )
-        await files.write_state(encode(SnapshotFile(header, last.file.entries)))
         with trio.CancelScope(shield=True):
-            await files.commit()
+            await files.commit(encode(SnapshotFile(header, last.file.entries)))
     return made
 
 

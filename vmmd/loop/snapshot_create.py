@@ -2,9 +2,10 @@
 
 Whatever can be refused is refused before anything changes on disk or in a
 device: the target version, the phase, the translation of the whole state, the
-paths, the space. Then disks are brought out, memory is written beside its target,
-then the state; the names change last. A failure leaves the guest paused and
-usable, with every dirty page still known. Texts are Firecracker's.
+paths, the space. Then disks are brought out, memory is written beside its target
+(and meanwhile the state read, where nothing can refuse it), then the state; the
+names change last. A failure leaves the guest paused and usable, with every dirty
+page still known. Texts are Firecracker's.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import dataclasses
 import os
 import time
 import uuid
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -21,18 +23,12 @@ from vmmd.cpu.cpuid import CpuidTable
 from vmmd.errors import ConfigError
 from vmmd.frozen import dataclass
 from vmmd.loop.collect import collect
-from vmmd.loop.memory_file import (
-    Parent,
-    diff_bytes,
-    full_bytes,
-    write_diff,
-    write_full,
-)
+from vmmd.loop.memory_file import Parent, diff_plan, full_plan, write
 from vmmd.loop.snapshot_files import SnapshotFiles
 from vmmd.saved import RECORDS, records
 from vmmd.snapshot_params import SnapshotType
 from vmmd.state.codec import pack
-from vmmd.state.snapshot import Header, SnapshotFile, encode
+from vmmd.state.snapshot import Header, SnapshotFile, assemble, encode_entries
 from vmmd.state.target import TargetDevice, check_target
 from vmmd.state.translate import translate_down
 
@@ -42,10 +38,10 @@ if TYPE_CHECKING:
     from vmmd.loop.board import Board
     from vmmd.loop.lineage import Lineage
     from vmmd.loop.memory_file import Progress
+    from vmmd.loop.memory_pass import Plan
     from vmmd.resources.store import VmResources
     from vmmd.saved import Saved
     from vmmd.snapshot_params import SnapshotCreateParams
-    from vmmd.state.manifest import MemoryManifest
 
 UNTRACKED = (
     "The requested operation is not supported: Diff snapshots are not allowed on uVMs"
@@ -92,7 +88,10 @@ async def create(source: Source, params: SnapshotCreateParams, watch: Watch) -> 
     ConfigError and HostError with Firecracker's text; nothing is left on disk
     then but what was there before.
     """
-    state = _checked_state(source, params, watch)
+    release = _checked_release(source, params)
+    read_once = cache(partial(_packed_state, source, release, watch))
+    if params.version is not None:
+        read_once()  # a translation may refuse; else this can wait for a better time
     snapshot_id = str(uuid.uuid4())
     in_use = {
         drive.config.path_on_host: f"drive {drive.config.drive_id}"
@@ -108,35 +107,38 @@ async def create(source: Source, params: SnapshotCreateParams, watch: Watch) -> 
     ) as files:
         for pump in source.board.pumps.values():
             await pump.sync()
-        manifest = await _write_memory(source, params, files, watch)
-        await files.seal_memory()
+        fd, plan = await _plan_memory(source, params, files)
+        memory = source.board.machine.memory
+        manifest = await write(memory, fd, plan, watch.progress, read_once)
+        header, entries = read_once()
         header = dataclasses.replace(
-            state.header,
+            header,
             snapshot_id=snapshot_id,
             parent_id=manifest.parent_id,
             memory=manifest.to_plain(),
         )
-        await files.write_state(encode(SnapshotFile(header, state.entries)))
         with trio.CancelScope(shield=True):
-            await files.commit()
+            await files.commit(assemble(header, entries))
             source.lineage.committed(snapshot_id, manifest)
 
 
-def _checked_state(
-    source: Source, params: SnapshotCreateParams, watch: Watch
-) -> SnapshotFile:
-    """Everything but memory, as the target release has it; or why it cannot be."""
+def _checked_release(source: Source, params: SnapshotCreateParams) -> str:
+    """The release to save for; or why nothing can be saved now."""
     diff = params.snapshot_type is SnapshotType.DIFF
     if params.version is not None and diff and not source.lineage.dirty.tracked:
         raise ConfigError(UNTRACKED)
     target = check_target(params.version, _target_devices(source))
     if not source.paused:
         raise ConfigError(RUNNING)
-    newest = read_state(source)
-    state, lost = translate_down(newest, target.release, RECORDS)
+    return target.release
+
+
+def _packed_state(source: Source, release: str, watch: Watch) -> tuple[Header, bytes]:
+    """Everything but memory, as that release has it; or why it cannot be."""
+    state, lost = translate_down(read_state(source), release, RECORDS)
     for item in lost:
         watch.warn(item.loss.text)
-    return state
+    return state.header, encode_entries(state.entries)
 
 
 def read_state(source: Source) -> SnapshotFile:
@@ -170,20 +172,17 @@ def _header(source: Source, saved: Saved) -> Header:
     )
 
 
-async def _write_memory(
-    source: Source, params: SnapshotCreateParams, files: SnapshotFiles, watch: Watch
-) -> MemoryManifest:
-    """Write memory to its temporary file; what that holds now."""
+async def _plan_memory(
+    source: Source, params: SnapshotCreateParams, files: SnapshotFiles
+) -> tuple[int, Plan]:
+    """The temporary file to write memory to, and what of it."""
     memory, lineage = source.board.machine.memory, source.lineage
     if params.snapshot_type is SnapshotType.FULL:
-        files.check_space(full_bytes(memory, lineage.origin))
+        plan = full_plan(memory, lineage.origin)
         lineage.dirty.collect()  # what a Full holds, the next Diff need not
-        fd = await files.open_memory()
-        return await write_full(memory, fd, lineage.origin, watch.progress)
-    onto = files.find_onto(memory.size, lineage.parent_id, lineage.manifest)
-    parent = Parent(lineage.parent_id, onto)
-    files.check_space(diff_bytes(memory, lineage.dirty, parent, lineage.origin))
-    fd = await files.open_memory()
-    return await write_diff(
-        memory, fd, lineage.dirty, parent, lineage.origin, watch.progress
-    )
+    else:
+        onto = await files.find_onto(memory.size, lineage.parent_id, lineage.manifest)
+        parent = Parent(lineage.parent_id, onto)
+        plan = diff_plan(memory, lineage.dirty, parent, lineage.origin)
+    files.check_space(plan.bytes_needed)
+    return await files.open_memory(), plan

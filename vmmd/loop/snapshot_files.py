@@ -18,7 +18,15 @@ from typing import TYPE_CHECKING
 import trio
 
 from vmmd.errors import ConfigError, HostError
-from vmmd.loop.commit import Names, discard, finish, set_id, tidy, undo
+from vmmd.loop.commit import (
+    Names,
+    discard,
+    finish,
+    interrupted,
+    set_id,
+    tidy,
+    undo,
+)
 from vmmd.loop.memory_file import Onto
 from vmmd.loop.origin import BaseFile, get_id, lock
 from vmmd.rust import io_error
@@ -45,8 +53,7 @@ class SnapshotFiles:
     ``at_step`` is told each step's name once it is done, in the order of STEPS;
     "merge-begun" is of merges in place alone.
     In order: :meth:`check`, for a Diff :meth:`find_onto`, :meth:`check_space`,
-    :meth:`open_memory`, then writing, :meth:`seal_memory`, :meth:`write_state`,
-    :meth:`commit`.
+    :meth:`open_memory`, then writing, :meth:`commit`.
     """
 
     STEPS = (
@@ -129,7 +136,7 @@ class SnapshotFiles:
         This and :meth:`find_onto` first finish, or clear away, what a killed process
         left of an earlier create to the same names. HostError.
         """
-        await trio.to_thread.run_sync(self._tidy)
+        await self._tidy()
         with _naming(MEMORY, "open"):
             fd = _create(self._names.memory_part, self._names.memory)
             self._fds.append(fd)
@@ -138,13 +145,13 @@ class SnapshotFiles:
         self._at_step("memory-opened")
         return fd
 
-    def _tidy(self) -> None:
+    async def _tidy(self) -> None:
         """Before the first lock of ours, which would look like another's."""
-        if not self._tidied:
-            tidy(self._names)
-            self._tidied = True
+        if not self._tidied and interrupted(self._names.state, self._names.memory):
+            await trio.to_thread.run_sync(tidy, self._names)
+        self._tidied = True
 
-    def find_onto(
+    async def find_onto(
         self, size: int, parent_id: str | None, manifest: MemoryManifest | None
     ) -> Onto | None:
         """The target as what a Diff is merged onto, if it is one.
@@ -154,7 +161,12 @@ class SnapshotFiles:
         judges. In place only if nobody has it loaded; else into a copy.
         ``manifest``: the parent's.
         """
-        self._tidy()
+        await self._tidy()
+        return self._find_onto(size, parent_id, manifest)
+
+    def _find_onto(
+        self, size: int, parent_id: str | None, manifest: MemoryManifest | None
+    ) -> Onto | None:
         if parent_id is None or not os.path.exists(self._names.memory):
             return None
         with _naming(MEMORY, "open"):
@@ -167,11 +179,21 @@ class SnapshotFiles:
         theirs = manifest if known == parent_id else None
         return Onto(BaseFile(fd, theirs), copy=not self._merging)
 
-    async def seal_memory(self) -> None:
-        """The memory file is whole: name its snapshot in it and make it durable."""
-        await trio.to_thread.run_sync(self._seal_memory)
+    async def commit(self, state: bytes) -> None:
+        """Memory is written: write the state file, and give both their names.
+
+        Both are made durable first. HostError if something failed and was undone.
+        Not to be cancelled in the midst: it is one call in a worker.
+        """
+        await trio.to_thread.run_sync(self._commit, state)
+
+    def _commit(self, state: bytes) -> None:
+        self._seal_memory()
+        self._write_state(state)
+        self._rename()
 
     def _seal_memory(self) -> None:
+        """Name the snapshot in its memory file, and make that durable."""
         names, fd = self._names, self._memory_fd
         set_id(fd, names.snapshot_id)
         with _naming(MEMORY, "sync_all"):
@@ -180,11 +202,8 @@ class SnapshotFiles:
             os.rename(names.memory_part, sealed)
         self._at_step("memory-sealed")
 
-    async def write_state(self, data: bytes) -> None:
-        """Write the state file under its temporary name and make it durable."""
-        await trio.to_thread.run_sync(self._write_state, data)
-
     def _write_state(self, data: bytes) -> None:
+        """Write the state file under its temporary name and make it durable."""
         names = self._names
         with _naming(STATE, "open"):
             fd = _create(names.state_part, names.state)
@@ -198,14 +217,7 @@ class SnapshotFiles:
             os.rename(names.state_part, names.state_new)
         self._at_step("state-sealed")
 
-    async def commit(self) -> None:
-        """Give the files their names. HostError if that failed and was undone.
-
-        Not to be cancelled in the midst: it is one call in a worker.
-        """
-        await trio.to_thread.run_sync(self._commit)
-
-    def _commit(self) -> None:
+    def _rename(self) -> None:
         try:
             finish(self._names, self._at_step)
         except OSError as error:

@@ -24,7 +24,7 @@ from vmmd.state.manifest import MemoryManifest
 from vmmd.state.record import I64, U16, U32, record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from vmmd.state.fields import Value
 
@@ -33,10 +33,12 @@ __all__ = [
     "Header",
     "SnapshotFile",
     "Survey",
+    "assemble",
     "canonical",
     "decode",
     "describe",
     "encode",
+    "encode_entries",
     "pack",
     "survey",
     "unpack",
@@ -98,12 +100,22 @@ class ForeignFileError(SnapshotError):
 
 def encode(file: SnapshotFile) -> bytes:
     """The file's bytes. SnapshotError if there are too many, or a name twice."""
-    _check_names(file.entries)
+    return assemble(file.header, encode_entries(file.entries))
+
+
+def encode_entries(entries: Sequence[Entry]) -> bytes:
+    """The part of the file that does not depend on memory. SnapshotError."""
+    _check_names(entries)
     packer = msgpack.Packer(autoreset=False)
-    packer.pack(canonical(_write_header(file.header)))
-    for entry in file.entries:
+    for entry in entries:
         packer.pack(_write_entry(entry))
-    body: bytes = MAGIC + packer.bytes()
+    made: bytes = packer.bytes()
+    return made
+
+
+def assemble(header: Header, entries: bytes) -> bytes:
+    """The file's bytes, of what :func:`encode_entries` gave. SnapshotError."""
+    body: bytes = MAGIC + msgpack.packb(canonical(_write_header(header))) + entries
     if len(body) + _CHECKSUM_SIZE > MAX_FILE_SIZE:
         raise _too_long()
     return body + crc32c(body).to_bytes(_CHECKSUM_SIZE, "little")

@@ -65,6 +65,8 @@ def test_pause_and_resume(tmp_path: Path) -> None:
         ):
             vmm.api.ok("PATCH", "/vm", {"state": asked})
             assert state(vmm) == is_now
+        for action in ("pause vm", "resume vm"):
+            assert vmm.stdout().count(f"'{action}' VMM action took ") == 2
         shown = vmm.api.ok("GET", "/vmmd/state")
         assert isinstance(shown, dict)
         assert shown["phase"] == "Running"
@@ -177,12 +179,18 @@ def test_a_patch_of_one_limit_leaves_the_other(tmp_path: Path) -> None:
 def test_a_disk_that_is_no_multiple_of_a_sector_is_told(tmp_path: Path) -> None:
     odd = tmp_path / "odd"
     odd.write_bytes(bytes(1000))
+    other = tmp_path / "other"
+    other.write_bytes(bytes(700))
     with daemon(tmp_path) as vmm:
         started(vmm, LOOP, odd)
-        assert (
-            "Disk size 1000 is not a multiple of sector size 512; the remainder will "
-            "not be visible to the guest." in vmm.stdout()
-        )
+        update = {"drive_id": "odd", "path_on_host": str(other)}
+        vmm.api.ok("PATCH", "/drives/odd", update)
+        for size in (1000, 700):
+            line = (
+                f"Disk size {size} is not a multiple of sector size 512; the remainder "
+                "will not be visible to the guest."
+            )
+            assert vmm.stdout().count(line) == 1
 
 
 def test_ctrl_alt_del_is_taken_until_the_keyboard_is_full(tmp_path: Path) -> None:

@@ -108,6 +108,28 @@ def test_a_disk_must_have_a_size(tmp_path: Path) -> None:
     assert os.listdir("/proc/self/fd") == before
 
 
+@pytest.mark.parametrize(
+    ("size", "told"),
+    [
+        (1024, []),
+        (
+            700,
+            [
+                "Disk size 700 is not a multiple of sector size 512; "
+                "the remainder will not be visible to the guest."
+            ],
+        ),
+    ],
+)
+def test_a_disk_tells_what_the_guest_will_not_see(
+    tmp_path: Path, size: int, told: list[str]
+) -> None:
+    path, lines = tmp_path / "disk", list[str]()
+    path.write_bytes(bytes(size))
+    HostFile.open_disk(str(path), warn=lines.append).close()
+    assert lines == told
+
+
 def test_huge_pages_are_reserved_or_refused() -> None:
     with pytest.raises(HostError, match="sysctl vm"):
         map_guest_memory([(0, 1 << 43)], huge_pages=True)

@@ -25,7 +25,7 @@ from tests.helpers.block_model import (
     Chain,
 )
 from tests.helpers.driver import Buffer
-from vmmd.virtio.block import Backing, BlockDevice, BlockState, Stop, size_warning
+from vmmd.virtio.block import Backing, BlockDevice, BlockState, Stop
 
 if TYPE_CHECKING:
     from vmmd.memory import GuestMemory
@@ -294,13 +294,6 @@ class TestContract:
         assert bench.device.save().path_on_host == "other"
         assert bench.device.config_space() == (1).to_bytes(8, "little")
         assert bench.device.statistics().update_count == 1
-
-    def test_size_warning(self) -> None:
-        assert size_warning(1024) is None
-        assert size_warning(700) == (
-            "Disk size 700 is not a multiple of sector size 512; "
-            "the remainder will not be visible to the guest."
-        )
 
     def test_save_is_what_it_was_made_of(self, bench: Bench) -> None:
         record = BlockState(

@@ -16,7 +16,7 @@ from vmmd.loop.console import Console
 from vmmd.loop.disk import BackingFile, Disk
 from vmmd.loop.files import HostFile
 from vmmd.machine import COLD, Machine, MachineState
-from vmmd.virtio.block import BlockDevice, BlockState, size_warning
+from vmmd.virtio.block import BlockDevice, BlockState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,8 +111,6 @@ def _disk(
     """A block device over a duplicate of the drive's file."""
     file = backing_file(drive)
     undo.callback(file.close)
-    if (warning := size_warning(file.backing.size)) is not None:
-        log(warning)
     return Disk(BlockDevice.restore(state, file.backing), file, log)
 
 

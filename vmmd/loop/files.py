@@ -16,7 +16,7 @@ from vmmd.memory import GuestMemory, Region
 from vmmd.rust import io_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Protocol
 
     class Segment(Protocol):
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         def size(self) -> int: ...
 
 
+_SECTOR_SIZE = 512
 ALIGNMENT = 2 << 20
 """Of each region on the host: where guest-physical and host addresses agree in
 their lower 21 bits, the kernel can map a huge page on both sides at once."""
@@ -133,14 +134,27 @@ class HostFile:
         return cls(path, fd)
 
     @classmethod
-    def open_disk(cls, path: str, writable: bool = False) -> HostFile:
-        """The same for what a drive stands on: OSError if it has no size."""
+    def open_disk(
+        cls,
+        path: str,
+        writable: bool = False,
+        warn: Callable[[str], None] | None = None,
+    ) -> HostFile:
+        """The same for what a drive stands on: OSError if it has no size.
+
+        ``warn`` is told of a size that the guest will not see all of.
+        """
         file = cls.open(path, writable)
         try:
-            _ = file.size
+            size = file.size
         except OSError:
             file.close()
             raise
+        if warn is not None and size % _SECTOR_SIZE:
+            warn(
+                f"Disk size {size} is not a multiple of sector size {_SECTOR_SIZE}; "
+                "the remainder will not be visible to the guest."
+            )
         return file
 
     @property

@@ -102,7 +102,7 @@ async def load(params: SnapshotLoadParams, log: Callable[[str], None]) -> Loaded
             check_host(saved.vcpus, header.arch)
         memory, origin, close = await _memory(params, header, saved, undo, log)
         with _prefixed(_BUILD):
-            resources = _resources(saved, params, undo)
+            resources = _resources(saved, params, undo, log)
             state = KvmState(saved.vcpus, saved.vm, params.clock_realtime)
             parts = Parts(memory, state, saved.machine)
             board = assemble(kvm, resources, parts, log)
@@ -250,14 +250,17 @@ async def _open_memory(
 
 
 def _resources(
-    saved: Saved, params: SnapshotLoadParams, undo: ExitStack
+    saved: Saved,
+    params: SnapshotLoadParams,
+    undo: ExitStack,
+    log: Callable[[str], None],
 ) -> VmResources:
     """The configuration, its files open: it is shown and changed as a boot's is."""
     drives: list[Drive] = []
     nets: list[Net] = []
     for _, state in saved.machine.devices:
         if isinstance(state, BlockState):
-            drives.append(_drive(state))
+            drives.append(_drive(state, log))
             undo.callback(drives[-1].file.close)
         elif isinstance(state, NetState):
             nets.append(_net(state))
@@ -277,10 +280,10 @@ def _mmds(saved: Saved) -> MmdsConfig | None:
     return mmds_config(saved.mmds, [s for s in states if isinstance(s, NetState)])
 
 
-def _drive(state: BlockState) -> Drive:
+def _drive(state: BlockState, log: Callable[[str], None]) -> Drive:
     config = drive_config(state)
     try:
-        file = HostFile.open_disk(state.path_on_host, not state.is_read_only)
+        file = HostFile.open_disk(state.path_on_host, not state.is_read_only, log)
     except OSError as error:
         text = f"{_DEVICES}{_BACKING}{io_error(error)} {state.path_on_host}"
         raise HostError(text) from error

@@ -12,6 +12,7 @@ from vmmd import actions as a
 from vmmd.errors import ConfigError, ExitError, HostError, VmmdError
 from vmmd.lifecycle import Phase
 from vmmd.loop import preload
+from vmmd.loop.took import took
 from vmmd.snapshot_params import SnapshotType
 
 if TYPE_CHECKING:
@@ -46,19 +47,17 @@ async def _create(supervisor: Supervisor, params: SnapshotCreateParams) -> None:
     log = supervisor.options.logger.channel("main", "vmmd::snapshot")
     if params.snapshot_type is SnapshotType.DIFF:
         log.warn(_DIFF_PREVIEW)
-    started_ns = time.monotonic_ns()
+    name = params.snapshot_type.lower()
     supervisor.progress = progress = Progress(log)
     try:
-        await create(source_of(supervisor), params, Watch(log.warn, progress))
+        with took(log.info, f"create {name} snapshot"):
+            await create(source_of(supervisor), params, Watch(log.warn, progress))
     except VmmdError as error:
         # As of 1.5, which had the field, where it is given: no prefix.
         prefix = _CREATE if params.version is None else ""
         raise ConfigError(f"{prefix}{error}") from error
     finally:
         supervisor.progress = None
-    took_us = (time.monotonic_ns() - started_ns) // 1000
-    name = params.snapshot_type.lower()
-    log.info(f"'create {name} snapshot' VMM action took {took_us} us.")
 
 
 def source_of(supervisor: Supervisor) -> Source:
@@ -78,7 +77,14 @@ async def _load(supervisor: Supervisor, params: SnapshotLoadParams) -> None:
     if supervisor.boot_path:
         log.info(NOT_ALLOWED)
         raise ConfigError(_LOAD + NOT_ALLOWED)
-    started_ns = time.monotonic_ns()
+    with took(log.debug, "load snapshot"):
+        await _take_up(supervisor, params, log)
+
+
+async def _take_up(
+    supervisor: Supervisor, params: SnapshotLoadParams, log: Channel
+) -> None:
+    """Load it, and go on where it stood. A failure ends the process."""
     preload.load(preload.import_load)  # unless it is there already
     from vmmd.loop.snapshot_load import load  # a create does not need it
 
@@ -99,8 +105,6 @@ async def _load(supervisor: Supervisor, params: SnapshotLoadParams) -> None:
     supervisor.phase = Phase.PAUSED
     if params.resume_vm:
         supervisor.let_go()
-    took_us = (time.monotonic_ns() - started_ns) // 1000
-    log.debug(f"'load snapshot' VMM action took {took_us} us.")
 
 
 class Progress:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -22,6 +23,7 @@ from vmmd.lifecycle import BOOT_PATH, Phase, refusal
 from vmmd.loop.files import HostFile
 from vmmd.loop.logger import LoggerUpdateError, parse_level
 from vmmd.loop.metrics import Metrics
+from vmmd.loop.took import took
 from vmmd.resources.drives import patch_drive
 from vmmd.resources.fault import ResourceFault
 from vmmd.resources.store import VmResources, apply, dropped
@@ -72,6 +74,7 @@ class Supervisor:
         self._vmm_log = options.logger.channel("main", "vmm")
         self._started = trio.Event()
         self._configured = trio.Event()
+        self._open_disk = partial(HostFile.open_disk, warn=self.log.warn)
         self._metadata: Metadata | None = None
         if options.waits_for_requests and options.metadata_text is None:
             self._configured.set()
@@ -163,8 +166,7 @@ class Supervisor:
             from vmmd.resources.mmds import put_mmds  # few machines have one
 
             return put_mmds(self.resources, action.config)
-        drive = isinstance(action, a.PutDrive)
-        opener = HostFile.open_disk if drive else HostFile.open
+        opener = self._open_disk if isinstance(action, a.PutDrive) else HostFile.open
         return apply(self.resources, action, opener)
 
     def _with_net(self, config: NetworkInterfaceConfig) -> VmResources:
@@ -293,7 +295,7 @@ class Supervisor:
     async def _patch_drive(self, update: DriveUpdate) -> None:
         """Another file for a drive of the running machine, or its limiter."""
         before = self.resources.drives
-        after = patch_drive(before, update, HostFile.open_disk)
+        after = patch_drive(before, update, self._open_disk)
         for old, new in zip(before, after, strict=True):
             if old.file is not new.file:
                 await self._replace_file(new)
@@ -364,12 +366,14 @@ class Supervisor:
 
     async def _pause_or_resume(self, state: VmStateChange) -> None:
         board = self.running()
+        what = "pause vm" if state is VmStateChange.PAUSED else "resume vm"
         async with self.stopping:
-            if state is VmStateChange.PAUSED and self.phase is Phase.RUNNING:
-                await board.pause()
-                self.phase = Phase.PAUSED
-            elif state is VmStateChange.RESUMED and self.phase is Phase.PAUSED:
-                self.let_go()
+            with took(self.log.info, what):
+                if state is VmStateChange.PAUSED and self.phase is Phase.RUNNING:
+                    await board.pause()
+                    self.phase = Phase.PAUSED
+                elif state is VmStateChange.RESUMED and self.phase is Phase.PAUSED:
+                    self.let_go()
 
     def let_go(self) -> None:
         """Let the guest go (on)."""

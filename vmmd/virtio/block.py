@@ -118,16 +118,6 @@ class BlockStatistics:
     doze_hit_count: int
 
 
-def size_warning(size: int) -> str | None:
-    """What to log of a disk of ``size`` bytes, or None: the guest sees sectors."""
-    if size % SECTOR_SIZE == 0:
-        return None
-    return (
-        f"Disk size {size} is not a multiple of sector size {SECTOR_SIZE}; "
-        "the remainder will not be visible to the guest."
-    )
-
-
 class BlockDevice:
     """One disk: the device contract, and the verbs of its pump.
 

@@ -11,7 +11,8 @@ import pytest
 
 from tests.helpers.state_file import HEADER
 from vmmd.cli.firecracker import main
-from vmmd.state.snapshot import MAGIC, MAX_FILE_SIZE, SnapshotFile, encode
+from vmmd.state.crc32c import crc32c
+from vmmd.state.snapshot import MAGIC, MAX_FILE_SIZE, Entry, SnapshotFile, encode
 from vmmd.state.versions import CURRENT
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 TIME = re.compile(r"^\S+ \[anonymous-instance:main\] ", re.MULTILINE)
 SUCCESS = "Firecracker exiting successfully. exit_code=0\n"
 FAILURE = "Firecracker exiting with error. exit_code=1\n"
+HEADLESS = MAGIC + b"\x80"
 INVALID = (
     "When printing Snapshot Data format: Invalid data format version of snapshot file: "
 )
@@ -90,9 +92,19 @@ def test_the_newest_release(capfd: pytest.CaptureFixture[str]) -> None:
             "SizeLimitExceeded(10000000)",
         ),
         (
-            MAGIC + b"\x80" + bytes(4),
+            HEADLESS + crc32c(HEADLESS).to_bytes(4, "little"),
             "header: arch: is missing",
             'Vmmd("header: arch: is missing")',
+        ),
+        (
+            HEADLESS + bytes(4),
+            "An error occurred during bitcode serialization: bitcode error",
+            'Bitcode(Error("bitcode error"))',
+        ),
+        (
+            encode(SnapshotFile(HEADER, (Entry("k", "", 1, {"a": 1}),)))[:-3],
+            "An error occurred during bitcode serialization: bitcode error",
+            'Bitcode(Error("bitcode error"))',
         ),
     ],
 )

@@ -299,6 +299,8 @@ def test_what_cannot_be_loaded_ends_the_process_with_a_reason(tmp_path: Path) ->
         data = bytearray(good.read_bytes())
         data[len(data) // 2] ^= 1
         flipped.write_bytes(data)
+        cut = tmp_path / "cut"
+        cut.write_bytes(good.read_bytes()[:-100])
         short = tmp_path / "short"
         short.write_bytes(memory.read_bytes()[:-4096])
         cases = {
@@ -306,6 +308,21 @@ def test_what_cannot_be_loaded_ends_the_process_with_a_reason(tmp_path: Path) ->
                 tmp_path / "none",
                 memory,
                 "Failed to open snapshot file: No such",
+            ),
+            "folder": (
+                tmp_path,
+                memory,
+                "Failed to load snapshot state from file: IO Error: Is a directory",
+            ),
+            "foreign": (
+                disk,
+                memory,
+                "An error occurred during bitcode serialization: bitcode error",
+            ),
+            "cut": (
+                cut,
+                memory,
+                "An error occurred during bitcode serialization: bitcode error",
             ),
             "flipped": (flipped, memory, "CRC64 validation failed"),
             "nomem": (good, tmp_path / "none", "load guest memory: No such file"),

@@ -13,16 +13,17 @@ from hypothesis import strategies as st
 from tests.helpers.state_file import HEADER
 from vmmd.errors import SnapshotError
 from vmmd.state.crc32c import crc32c
+from vmmd.state.damage import ForeignFileError, UnreadableFileError
 from vmmd.state.snapshot import (
     FORMAT,
     MAGIC,
     MAX_FILE_SIZE,
     Entry,
-    ForeignFileError,
     SnapshotFile,
     canonical,
     decode,
     describe,
+    describe_whole,
     encode,
     survey,
 )
@@ -135,7 +136,7 @@ def test_any_bytes_are_told_or_read(body: bytes) -> None:
 
 def read_or_told(data: bytes) -> None:
     """Either all is well, or there is one SnapshotError."""
-    for verb in (decode, describe):
+    for verb in (decode, describe, describe_whole):
         with contextlib.suppress(SnapshotError):
             verb(data)
 
@@ -150,6 +151,13 @@ def read_or_told(data: bytes) -> None:
         ),
         (bytes(64), "this is no state file of vmmd", 'Bitcode(Error("bitcode error"))'),
         (MAGIC, "this is no state file of vmmd", 'Bitcode(Error("bitcode error"))'),
+        (GOOD[:-1], "the file is damaged: ", 'Bitcode(Error("bitcode error"))'),
+        (GOOD.replace(b"alpha\xa8", b"alpha\xc1"), "CRC64 validation failed", "Crc64"),
+        (
+            MAGIC + b"\xc0" + GOOD[len(MAGIC) + 1 :],
+            "the file is damaged: header: is not a map",
+            'Bitcode(Error("bitcode error"))',
+        ),
         (GOOD[:-2] + b"ZZ", "CRC64 validation failed", "Crc64"),
         (
             bytes(MAX_FILE_SIZE + 1),
@@ -225,6 +233,16 @@ def test_what_nests_too_deeply_is_refused() -> None:
 def test_a_foreign_file_is_its_own_kind_of_error() -> None:
     with pytest.raises(ForeignFileError):
         describe(b"\x01\x00\x64\x86\x84\x19\x10\x07" + bytes(20))
+
+
+def test_a_description_of_the_whole_needs_a_readable_end() -> None:
+    assert describe_whole(GOOD) == describe(GOOD)
+    newer = sealed(header_map(format=2, later=1))[:-4] + b"\xc1" + bytes(4)
+    assert describe_whole(newer).format == 2
+    assert describe_whole(GOOD.replace(b"alpha\xa8", b"alpha\xc1")) == describe(GOOD)
+    for size in (len(GOOD) - 1, len(GOOD) // 2, 20):
+        with pytest.raises(UnreadableFileError):
+            describe_whole(GOOD[:size])
 
 
 def test_a_newer_file_is_described_and_not_decoded() -> None:

@@ -6,7 +6,11 @@ import os
 
 from vmmd.errors import ExitError, SnapshotError
 from vmmd.rust import debug_str, io_error, io_error_debug
-from vmmd.state.snapshot import MAX_FILE_SIZE, ForeignFileError, describe
+from vmmd.state.damage import UNREADABLE, UnreadableFileError
+from vmmd.state.snapshot import (
+    MAX_FILE_SIZE,
+    describe_whole,
+)
 
 _WHAT = "When printing Snapshot Data format: "
 _INVALID = f"{_WHAT}Invalid data format version of snapshot file: "
@@ -18,10 +22,9 @@ def data_format(path: str) -> str:
     ExitError with Firecracker's texts if there is no such file, or it is none.
     """
     try:
-        return describe(_content(path)).target_version
-    except ForeignFileError as error:
-        text = "An error occurred during bitcode serialization: bitcode error"
-        raise _invalid(text, error.debug) from None
+        return describe_whole(_content(path)).target_version
+    except UnreadableFileError as error:
+        raise _invalid(UNREADABLE, error.debug) from None
     except SnapshotError as error:
         raise _invalid(
             str(error), error.debug or f"Vmmd({debug_str(str(error))})"

@@ -31,7 +31,11 @@ from vmmd.resources.store import VmResources
 from vmmd.rust import io_error
 from vmmd.saved import RECORDS, Saved, saved_of
 from vmmd.snapshot_params import MemBackendType
-from vmmd.state.snapshot import MAX_FILE_SIZE, decode
+from vmmd.state.damage import UNREADABLE, UnreadableFileError
+from vmmd.state.snapshot import (
+    MAX_FILE_SIZE,
+    decode,
+)
 from vmmd.state.translate import upgraded
 from vmmd.virtio.block import BlockState
 from vmmd.virtio.net import NetState
@@ -45,10 +49,11 @@ if TYPE_CHECKING:
     from vmmd.memory import GuestMemory
     from vmmd.snapshot_params import DriveOverride, SnapshotLoadParams
     from vmmd.state.manifest import MemoryManifest
-    from vmmd.state.snapshot import Header
+    from vmmd.state.snapshot import Header, SnapshotFile
 
 _RESTORE = "Failed to restore from snapshot: "
 _FILE = "Failed to get snapshot state from file: "
+_STATE = "Failed to load snapshot state from file: "
 _BUILD = "Failed to build microVM from snapshot: "
 _MEMORY = "Failed to load guest memory: Error creating guest memory from "
 _HUGE = (
@@ -94,7 +99,7 @@ async def load(params: SnapshotLoadParams, log: Callable[[str], None]) -> Loaded
 
     ConfigError says why it cannot be; nothing is left open then.
     """
-    header, saved, notes = _read(params)
+    header, saved, notes = _read(params, log)
     for note in notes:
         log(note)
     with ExitStack() as undo, closing(_kvm()) as kvm:
@@ -129,12 +134,14 @@ def _prefixed(prefix: str) -> Iterator[None]:
 # -- The state file
 
 
-def _read(params: SnapshotLoadParams) -> tuple[Header, Saved, tuple[str, ...]]:
+def _read(
+    params: SnapshotLoadParams, log: Callable[[str], None]
+) -> tuple[Header, Saved, tuple[str, ...]]:
     """All that the state file holds, checked, with the overrides in it."""
     with _prefixed(_FILE):
         data = _content(params.snapshot_path)
-    with _prefixed(f"{_FILE}Failed to load snapshot state from file: "):
-        found = upgraded(decode(data), RECORDS)
+    with _prefixed(f"{_FILE}{_STATE}"):
+        found = upgraded(_decoded(data, params, log), RECORDS)
         saved = saved_of(found.records)
         _check_regions(found.header, saved)
     with _prefixed(_FILE):
@@ -144,11 +151,27 @@ def _read(params: SnapshotLoadParams) -> tuple[Header, Saved, tuple[str, ...]]:
 def _content(path: str) -> bytes:
     """The bytes of a state file, or as many as show that it is too long."""
     try:
-        with closing(HostFile.open(path)) as file:
-            return file.pread(MAX_FILE_SIZE + 1, 0)
+        file = HostFile.open(path)
     except OSError as error:
         text = f"Failed to open snapshot file: {io_error(error)}"
         raise HostError(text) from error
+    try:
+        return file.pread(MAX_FILE_SIZE + 1, 0)
+    except OSError as error:
+        raise HostError(f"{_STATE}IO Error: {io_error(error)}") from error
+    finally:
+        file.close()
+
+
+def _decoded(
+    data: bytes, params: SnapshotLoadParams, log: Callable[[str], None]
+) -> SnapshotFile:
+    """Of what cannot be read the answer has Firecracker's words, the log ours."""
+    try:
+        return decode(data)
+    except UnreadableFileError as error:
+        log(f"{params.snapshot_path}: {error}")
+        raise SnapshotError(UNREADABLE) from error
 
 
 def _check_regions(header: Header, saved: Saved) -> None:

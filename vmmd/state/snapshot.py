@@ -19,6 +19,16 @@ from vmmd.errors import SnapshotError
 from vmmd.frozen import dataclass
 from vmmd.state.codec import Entry, named, pack, schema, unpack
 from vmmd.state.crc32c import crc32c
+from vmmd.state.damage import (
+    CHECKSUM_SIZE,
+    UNREADABLE_DEBUG,
+    BrokenError,
+    ForeignFileError,
+    fault_of,
+    is_intact,
+    judged,
+    wrong_checksum,
+)
 from vmmd.state.fields import MAX_DEPTH, MAX_ITEMS, MAX_TEXT, FieldFault
 from vmmd.state.manifest import MemoryManifest
 from vmmd.state.record import I64, U16, U32, record
@@ -37,6 +47,7 @@ __all__ = [
     "canonical",
     "decode",
     "describe",
+    "describe_whole",
     "encode",
     "encode_entries",
     "pack",
@@ -49,8 +60,7 @@ MAGIC = b"\x89VMMD\r\n\x1a"
 FORMAT = 1
 MAX_FILE_SIZE = 10_000_000
 """Bytes of a state file; a 32-vCPU machine's with 64 GiB has three million."""
-_CHECKSUM_SIZE = 4
-_SHORTEST = len(MAGIC) + _CHECKSUM_SIZE
+_SHORTEST = len(MAGIC) + CHECKSUM_SIZE
 _CRC_FIELD_SIZE = 8  # of Firecracker's files, whose text the shortest ones get
 _NEWEST = ".".join(FIRECRACKER_VERSION.split(".")[:2]) + ".0"
 
@@ -94,10 +104,6 @@ class SnapshotFile:
     entries: tuple[Entry, ...]
 
 
-class ForeignFileError(SnapshotError):
-    """The file is something else, or was made by something else."""
-
-
 def encode(file: SnapshotFile) -> bytes:
     """The file's bytes. SnapshotError if there are too many, or a name twice."""
     return assemble(file.header, encode_entries(file.entries))
@@ -116,9 +122,9 @@ def encode_entries(entries: Sequence[Entry]) -> bytes:
 def assemble(header: Header, entries: bytes) -> bytes:
     """The file's bytes, of what :func:`encode_entries` gave. SnapshotError."""
     body: bytes = MAGIC + msgpack.packb(canonical(_write_header(header))) + entries
-    if len(body) + _CHECKSUM_SIZE > MAX_FILE_SIZE:
+    if len(body) + CHECKSUM_SIZE > MAX_FILE_SIZE:
         raise _too_long()
-    return body + crc32c(body).to_bytes(_CHECKSUM_SIZE, "little")
+    return body + crc32c(body).to_bytes(CHECKSUM_SIZE, "little")
 
 
 def decode(data: bytes) -> SnapshotFile:
@@ -128,18 +134,18 @@ def decode(data: bytes) -> SnapshotFile:
     one for that. Entries of any kind and version are kept.
     """
     _check_start(data)
-    body = memoryview(data)[:-_CHECKSUM_SIZE]
-    if crc32c(body) != int.from_bytes(data[-_CHECKSUM_SIZE:], "little"):
-        raise _fault("CRC64 validation failed", "Crc64")
-    objects = _objects(body[len(MAGIC) :])
-    header = _read_header(next(objects))
-    if header.format > FORMAT:
-        raise SnapshotError(
-            f"header: format {header.format}, at most {FORMAT} is known"
-        )
-    _ = header.manifest  # raises if it is wrong
-    entries = tuple(map(_read_entry, objects))
-    _check_names(entries)
+    with judged(data):
+        objects = _objects(_body(data))
+        header = _read_header(next(objects))
+        if header.format > FORMAT:
+            raise SnapshotError(
+                f"header: format {header.format}, at most {FORMAT} is known"
+            )
+        _ = header.manifest  # raises if it is wrong
+        entries = tuple(map(_read_entry, objects))
+        _check_names(entries)
+    if not is_intact(data):
+        raise wrong_checksum()
     return SnapshotFile(header, entries)
 
 
@@ -158,15 +164,14 @@ def survey(data: bytes) -> Survey:
     SnapshotError if there is not even a header.
     """
     header, faults = describe(data), []
-    body = memoryview(data)[:-_CHECKSUM_SIZE]
-    if crc32c(body) != int.from_bytes(data[-_CHECKSUM_SIZE:], "little"):
+    if not is_intact(data):
         faults.append("the checksum is wrong: the file is damaged")
     if header.format > FORMAT:
         faults.append(f"format {header.format} is newer than {FORMAT}")
     entries = []
     try:
         _ = header.manifest
-        for plain in islice(_objects(body[len(MAGIC) :]), 1, None):
+        for plain in islice(_objects(_body(data)), 1, None):
             entry = _read_entry(plain)
             entries.append(entry)
         _check_names(entries)
@@ -178,7 +183,17 @@ def survey(data: bytes) -> Survey:
 def describe(data: bytes) -> Header:
     """The header of a file of any version; the rest and the checksum do not count."""
     _check_start(data)
-    return _read_header(next(_objects(memoryview(data)[len(MAGIC) : -_CHECKSUM_SIZE])))
+    return _read_header(next(_objects(_body(data))))
+
+
+def describe_whole(data: bytes) -> Header:
+    """As :func:`describe`, but a file of our format must have all of its end, too."""
+    _check_start(data)
+    with judged(data):
+        header = describe(data)
+        if header.format <= FORMAT and _is_cut(_body(data)):
+            raise BrokenError("the last record ends too early")
+    return header
 
 
 def canonical(value: Value) -> Value:
@@ -204,14 +219,14 @@ def _write_header(header: Header) -> dict[str, Any]:
 
 def _read_header(plain: Value) -> Header:
     if type(plain) is not dict:
-        raise SnapshotError("header: is not a map")
+        raise BrokenError("header: is not a map")
     known = plain
     if type(newer := plain.get("format")) is int and newer > FORMAT:
         known = {key: plain[key] for key in plain if key in schema(Header).names}
     try:
         header: Header = schema(Header).read_fields(known)
     except FieldFault as fault:
-        raise SnapshotError(f"header: {fault}") from fault
+        raise BrokenError(f"header: {fault}") from fault
     return header
 
 
@@ -266,22 +281,20 @@ def _check_start(data: bytes) -> None:
     if len(data) < _CRC_FIELD_SIZE:
         text = "File too short to contain CRC"
         debug = f'Io(Custom {{ kind: UnexpectedEof, error: "{text}" }})'
-        raise _fault(f"IO Error: {text}", debug)
+        raise fault_of(f"IO Error: {text}", debug)
     if not data.startswith(MAGIC) or len(data) < _SHORTEST:
         error = ForeignFileError("this is no state file of vmmd")
-        error.debug = 'Bitcode(Error("bitcode error"))'
+        error.debug = UNREADABLE_DEBUG
         raise error
+
+
+def _body(data: bytes) -> memoryview:
+    return memoryview(data)[len(MAGIC) : -CHECKSUM_SIZE]
 
 
 def _too_long() -> SnapshotError:
     text = f"Snapshot size exceeds limit of {MAX_FILE_SIZE} bytes"
-    return _fault(text, f"SizeLimitExceeded({MAX_FILE_SIZE})")
-
-
-def _fault(text: str, debug: str) -> SnapshotError:
-    error = SnapshotError(text)
-    error.debug = debug
-    return error
+    return fault_of(text, f"SizeLimitExceeded({MAX_FILE_SIZE})")
 
 
 def _objects(body: memoryview) -> Iterator[Value]:
@@ -298,11 +311,25 @@ def _objects(body: memoryview) -> Iterator[Value]:
             at = ahead.tell()
             value = unpacker.unpack()
         except msgpack.OutOfData:
-            raise SnapshotError(f"{where}: ends too early") from None
+            raise BrokenError(f"{where}: ends too early") from None
         except (ValueError, FieldFault) as error:
-            raise SnapshotError(f"{where}: {str(error) or 'is no msgpack'}") from error
+            kind = SnapshotError if number else BrokenError
+            raise kind(f"{where}: {str(error) or 'is no msgpack'}") from error
         yield value
         number += 1
+
+
+def _is_cut(body: memoryview) -> bool:
+    """Whether the last object goes on past the end, as far as can be told."""
+    unpacker = _unpacker(body)
+    try:
+        while unpacker.tell() < len(body):
+            unpacker.skip()
+    except msgpack.OutOfData:
+        return True
+    except ValueError:
+        return False
+    return False
 
 
 def _unpacker(body: memoryview) -> msgpack.Unpacker:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from vmmd.errors import HostError, SnapshotError
 from vmmd.loop.commit import interrupted
+from vmmd.state.damage import ForeignFileError
 from vmmd.state.snapshot import (
     FORMAT,
     MAX_FILE_SIZE,
-    ForeignFileError,
     decode,
     describe,
 )

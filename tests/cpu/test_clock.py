@@ -38,3 +38,15 @@ def test_or_jumps_by_the_wall_clock_if_that_was_saved(
     unsaid = ClockData(clock=clock, flags=flags)
     with pytest.raises(SnapshotError, match="clock_realtime requested but not pres"):
         unsaid.to_set(clock_realtime=True)
+
+
+@given(clock=U64, realtime=U64, flags=FLAGS)
+def test_the_wall_time_is_there_also_where_kvm_did_not_say_it(
+    clock: int, realtime: int, flags: int
+) -> None:
+    unsaid = ClockData(clock=clock, flags=flags, host_tsc=7)
+    dated = unsaid.dated(realtime)
+    assert dated == ClockData(
+        clock=clock, flags=flags | CLOCK_REALTIME, realtime=realtime, host_tsc=7
+    )
+    assert dated.dated(1) is dated

@@ -51,6 +51,16 @@ class ClockData:
         """From the kernel's bytes."""
         return layout.unpack(_CLOCK, cls, raw)
 
+    def dated(self, wall_ns: int) -> ClockData:
+        """With the wall time, read at the same moment, where KVM did not say it.
+
+        It says it only once a vCPU has run, and of hosts that live by the TSC.
+        """
+        if self.flags & CLOCK_REALTIME:
+            return self
+        flags = self.flags | CLOCK_REALTIME
+        return dataclasses.replace(self, flags=flags, realtime=wall_ns)
+
     def to_set(self, *, clock_realtime: bool) -> ClockData:
         """What KVM_SET_CLOCK takes: it refuses the flags that only tell.
 

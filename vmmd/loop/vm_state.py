@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from vmmd.cpu.clock import CLOCK_REALTIME, REALTIME_UNKNOWN, ClockData
@@ -24,7 +25,7 @@ def read_vm_state(vm: Vm) -> VmState:
     """Read everything: after the devices are quiet, whose last interrupts it has."""
     return VmState(
         pitstate=PitState.unpack(vm.get_pit2()),
-        clock=ClockData.unpack(vm.get_clock()),
+        clock=ClockData.unpack(vm.get_clock()).dated(time.time_ns()),
         pic_master=unpack_pic(vm.get_irqchip(IrqChip.PIC_MASTER)),
         pic_slave=unpack_pic(vm.get_irqchip(IrqChip.PIC_SLAVE)),
         ioapic=unpack_ioapic(vm.get_irqchip(IrqChip.IOAPIC)),

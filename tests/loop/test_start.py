@@ -153,6 +153,12 @@ def test_memory_that_cannot_be_mapped(made: Made) -> None:
         "Out of memory (os error 12)"
     )
     assert debug.startswith("GuestMemory(MmapRegionError(Mmap(Os { code: 12,")
+    text, debug = fault(made(machine=MachineConfig(mem_size_mib=1 << 43)))
+    assert text == (
+        "Invalid Memory Configuration: Total sum of memory regions exceeds largest "
+        "possible file offset"
+    )
+    assert debug == "GuestMemory(OffsetTooLarge)"
 
 
 def test_memory_larger_than_a_slot_of_kvm(made: Made) -> None:

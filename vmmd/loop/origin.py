@@ -70,13 +70,11 @@ def open_memory_file(path: str, size: int, snapshot_id: str | None) -> int:
 def _check_memory(fd: int, path: str, size: int, snapshot_id: str | None) -> None:
     prefix = "Failed to restore guest memory: "
     held = os.fstat(fd)
-    if not stat.S_ISREG(held.st_mode):
-        raise HostError(f"{prefix}{path} is not a regular file")
-    if not lock(fd, fcntl.LOCK_SH):
-        raise HostError(f"{prefix}{path} is being written by another process")
-    if held.st_size < size:
+    if not stat.S_ISREG(held.st_mode) or held.st_size < size:
         text = "Total sum of memory regions exceeds largest possible file offset"
         raise HostError(prefix + text)
+    if not lock(fd, fcntl.LOCK_SH):
+        raise HostError(f"{prefix}{path} is being written by another process")
     if held.st_size > size:
         text = f"{path} has {held.st_size} bytes, but the snapshot has {size}"
         raise HostError(prefix + text)

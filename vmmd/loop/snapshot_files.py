@@ -271,6 +271,8 @@ def _refused_file(real: str) -> int:
         return 0
     if stat.S_ISDIR(mode):
         return errno.EISDIR
+    if stat.S_ISSOCK(mode):
+        return errno.ENXIO
     if not stat.S_ISREG(mode):
         return errno.EINVAL
     return 0 if os.access(real, os.W_OK, effective_ids=True) else errno.EACCES

@@ -52,6 +52,9 @@ if TYPE_CHECKING:
 KVM_MEM_MAX_PAGES = (1 << 31) - 1
 """Of one memory slot (``KVM_MEM_MAX_NR_PAGES``)."""
 
+_MAX_OFFSET = (1 << 63) - 1
+"""A file's; Firecracker adds memory regions up as if they were in one."""
+
 NO_KERNEL = "Cannot start microvm without kernel configuration."
 
 
@@ -172,6 +175,8 @@ def guest_memory(config: MachineConfig, boot: BootSource) -> GuestMemory:
     ConfigError as Firecracker words it, with our own hint.
     """
     regions = layout.memory_regions(config.mem_size_mib)
+    if sum(size for _, size in regions) >= _MAX_OFFSET:
+        raise _beyond_offsets()
     try:
         huge = config.huge_pages is not HugePages.NONE
         memory = map_guest_memory(regions, huge_pages=huge)
@@ -205,6 +210,13 @@ def _no_memory(error: HostError, config: MachineConfig, boot: BootSource) -> Boo
         str(error),
     )
     made.debug = f"GuestMemory(MmapRegionError(Mmap({io_error_debug(fault)})))"
+    return made
+
+
+def _beyond_offsets() -> ConfigError:
+    text = "Total sum of memory regions exceeds largest possible file offset"
+    made = ConfigError(f"Invalid Memory Configuration: {text}")
+    made.debug = "GuestMemory(OffsetTooLarge)"
     return made
 
 

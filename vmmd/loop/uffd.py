@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from vmmd.memory import GuestMemory
 
 CONNECT_S = 10.0
+_SUN_LEN = 108  # bytes of sun_path, one of them for the NUL
 _DEVICE = "/dev/userfaultfd"
 _IOC_NEW = 0xAA00
 _API, _REGISTER = 0xC018AA3F, 0xC020AA00
@@ -159,6 +160,8 @@ def _hand_over(path: str, message: bytes, uffd: int) -> socket.socket:
     connection.settimeout(CONNECT_S)
     step = "Failed to connect to UDS Unix stream"
     try:
+        if len(os.fsencode(path)) >= _SUN_LEN:
+            raise ValueError("path must be shorter than SUN_LEN")
         connection.connect(path)
         step = "Failed to sends file descriptor"
         sent = socket.send_fds(connection, [message], [uffd])

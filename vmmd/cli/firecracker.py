@@ -147,12 +147,16 @@ def _start(
     config = _file_text(values.get("config-file"), "the configuration")
     metadata = _file_text(values.get("metadata"), "the mmds content")
     _check_numbers(values)
-    listener = None
+    fd = None
     if not values.has("no-api"):
         path = values.get("api-sock") or ""
-        listener = _as_socket(listen(path).detach())
+        fd = listen(path).detach()
         adapter = logger.channel("main", "firecracker::api_server_adapter")
         adapter.info(f"Listening on API socket ({debug_str(path)}).")
+    from vmmd.loop.lean import stand_in
+
+    stand_in()
+    listener = None if fd is None else _as_socket(fd)
     return _options(values, logger, config, metadata), listener
 
 
@@ -276,9 +280,6 @@ def _number(values: Values, name: str, kind: str = "u64") -> int | None:
 def _options(
     values: Values, logger: Logger, config: str | None, metadata: str | None
 ) -> Options:
-    from vmmd.loop.lean import stand_in
-
-    stand_in()
     from vmmd.loop.options import Options  # dataclasses are slow to import
 
     max_payload_size = _number(values, "http-api-max-payload-size") or 0

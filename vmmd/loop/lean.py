@@ -16,10 +16,12 @@ from types import CoroutineType, ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import NoReturn
 
 UNUSED = (
+    "attr.validators",
+    "attrs.validators",
     "fnmatch",
     "hmac",
     "idna",
@@ -29,6 +31,7 @@ UNUSED = (
     "logging",
     "ntpath",
     "platform",
+    "selectors",
     "shutil",
     "ssl",
     "subprocess",
@@ -44,8 +47,8 @@ class Later(ModuleType):
 
     def __getattr__(self, name: str) -> object:
         """What the real module has, which is imported for it."""
-        if name.startswith("__"):  # the import system asks, and does without
-            raise AttributeError(name)
+        if name.startswith("__") and name != "__all__":
+            raise AttributeError(name)  # the import system asks, and does without
         if sys.modules.get(self.__name__) is self:
             _make_room(self.__name__)
         return getattr(import_module(self.__name__), name)
@@ -129,6 +132,16 @@ def _signature(of: object) -> str:
     raise ValueError("no signature found")
 
 
+def _instance_of(kind: type) -> Callable[[object, object, object], None]:
+    """Refuse, as attrs does, what is no instance of a class."""
+
+    def check(_of: object, _attribute: object, value: object) -> None:
+        if not isinstance(value, kind):
+            raise TypeError(f"no {kind.__name__}: {value!r}")
+
+    return check
+
+
 def _quote_from_bytes(text: bytes) -> str:
     """The real one, by the time that a path becomes a URI."""
     quoted: str = sys.modules["urllib.parse"].quote_from_bytes(text)
@@ -136,6 +149,7 @@ def _quote_from_bytes(text: bytes) -> str:
 
 
 _ANSWERS: dict[str, dict[str, object]] = {
+    "attr.validators": {"instance_of": _instance_of},
     "inspect": {"cleandoc": str, "signature": _signature},  # for documentation
     "logging": {"getLogger": _Logger},
     "platform": {"python_implementation": lambda: "CPython"},

@@ -9,6 +9,7 @@ few while the daemon is imported, and no longer, they answer by themselves.
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import contextmanager
 from importlib import import_module
@@ -51,7 +52,9 @@ class Later(ModuleType):
             raise AttributeError(name)  # the import system asks, and does without
         if sys.modules.get(self.__name__) is self:
             _make_room(self.__name__)
-        return getattr(import_module(self.__name__), name)
+        found: object = getattr(import_module(self.__name__), name)
+        self.__dict__[name] = found  # who holds the stand-in may ask often
+        return found
 
 
 def _make_room(package: str) -> None:
@@ -75,9 +78,9 @@ def stand_in() -> None:
     """Put a stand-in for each module that is not imported."""
     for name in UNUSED:
         sys.modules.setdefault(name, Later(name))
-    inspect = sys.modules["inspect"]
-    if isinstance(inspect, Later):  # trio asks after each call in a worker thread
-        inspect.__dict__["iscoroutine"] = _is_coroutine
+    for name in _STAYING:
+        if isinstance(sys.modules[name], Later):
+            sys.modules[name].__dict__.update(_STAYING[name])
 
 
 def import_lean(name: str) -> ModuleType:
@@ -103,7 +106,7 @@ def _answers() -> Iterator[None]:
             _make_room("ctypes")
         for name, module in left.items():
             for answer in _ANSWERS[name]:
-                del module.__dict__[answer]
+                module.__dict__.pop(answer, None)
 
 
 def _without_libraries() -> dict[str, ModuleType]:
@@ -123,6 +126,28 @@ def _no_library(name: str) -> NoReturn:
 
 def _is_coroutine(thing: object) -> bool:
     return isinstance(thing, CoroutineType)
+
+
+def _state(of: CoroutineType[object, object, object]) -> str:
+    if of.cr_running:
+        return "CORO_RUNNING"
+    if of.cr_suspended:
+        return "CORO_SUSPENDED"
+    return "CORO_CREATED" if of.cr_frame is not None else "CORO_CLOSED"
+
+
+_STAYING: dict[str, dict[str, object]] = {
+    "inspect": {  # trio asks, for each lock taken and each call in a worker thread
+        "iscoroutine": _is_coroutine,
+        "getcoroutinestate": _state,
+        "CORO_CLOSED": "CORO_CLOSED",
+    },
+    "platform": {  # attrs and uuid ask while they are imported
+        "python_implementation": lambda: "CPython",
+        "system": lambda: os.uname().sysname,
+    },
+}
+"""Answers that stay: what the real module says."""
 
 
 def _signature(of: object) -> str:
@@ -152,7 +177,7 @@ _ANSWERS: dict[str, dict[str, object]] = {
     "attr.validators": {"instance_of": _instance_of},
     "inspect": {"cleandoc": str, "signature": _signature},  # for documentation
     "logging": {"getLogger": _Logger},
-    "platform": {"python_implementation": lambda: "CPython"},
     "textwrap": {"dedent": str},  # likewise
     "urllib.parse": {"quote_from_bytes": _quote_from_bytes},
 }
+"""Answers for the time of the import."""

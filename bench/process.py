@@ -42,6 +42,7 @@ CALLS = 300
 MACHINE = {"vcpu_count": 1, "mem_size_mib": MEM_SIZE_MIB}
 CONNECT_DEADLINE_S = 30
 ASLEEP = [sys.executable, "-I", "-c", "import time; time.sleep(1000)"]
+GET = b"GET / HTTP/1.1\r\n\r\n"
 PUT = request("PUT", "/machine-config", MACHINE)
 RESUME = request("PATCH", "/vm", {"state": "Resumed"})
 
@@ -129,6 +130,23 @@ def _answers_us() -> float:
                 twin.kill()
 
 
+def _first_answer_ms() -> float:
+    """From exec to the answer of GET /, asked as soon as the socket accepts."""
+    began = time.perf_counter()
+    with _process() as vm, socket.socket(socket.AF_UNIX) as client:
+        connect(client, vm.sock, 0.0001)
+        client.sendall(GET)
+        client.recv(4096)
+        return (time.perf_counter() - began) * 1e3
+
+
+def _interpreter_ms() -> float:
+    """An interpreter that has nothing to do."""
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-I", "-c", "pass"], check=True)
+    return (time.perf_counter() - began) * 1e3
+
+
 def _flooded_p99_ms() -> float:
     """An action that changes nothing, while the guest fills the console."""
     with _process() as vm:
@@ -140,7 +158,7 @@ def _calls_us(path: Path, request: bytes) -> list[float]:
     """How long each of CALLS requests takes to its 204, on one connection."""
     took = []
     with socket.socket(socket.AF_UNIX) as client:
-        _connect(client, path)
+        connect(client, path)
         for _ in range(CALLS):
             began = time.perf_counter()
             client.sendall(request)
@@ -151,12 +169,13 @@ def _calls_us(path: Path, request: bytes) -> list[float]:
     return took
 
 
-def _connect(client: socket.socket, path: Path) -> None:
+def connect(client: socket.socket, path: Path, pause_s: float = 0.01) -> None:
+    """Connect as soon as somebody listens; between two trials it sleeps."""
     end = time.monotonic() + CONNECT_DEADLINE_S
     while client.connect_ex(str(path)):
         if time.monotonic() > end:
             raise RuntimeError(f"nobody listens at {path}")
-        time.sleep(0.01)
+        time.sleep(pause_s)
 
 
 @functools.cache
@@ -165,6 +184,7 @@ def _answers() -> Path:
 
 
 BENCHES = (
+    Bench("first_answer", "ms", _first_answer_ms, _interpreter_ms),
     Bench("put_p50", "us", _put_us, _answers_us),
     Bench("flooded_patch_p99", "ms", _flooded_p99_ms, limit=20),
     Bench("private_of_ten", "MiB", _private_of_ten, _private_asleep, limit=20),

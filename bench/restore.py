@@ -2,7 +2,8 @@
 
 `restore_core`: state as bytes, through vmmd's descriptors, to the first exit; the
 twin makes the same calls. `load_*`: `PUT /snapshot/load` with `resume_vm` to its
-answer, by a process that was at rest; the twin is the same C program.
+answer, by a process that was at rest; the twin is the same C program. `load_fresh`:
+by a process whose socket has just appeared, against one that was at rest.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from bench.harness import Bench, build_twin
-from bench.process import CONNECT_DEADLINE_S, FLOOD, request
+from bench.process import CONNECT_DEADLINE_S, FLOOD, connect, request
 from tests.helpers.daemon import Daemon, daemon
 from vmmd._native import ffi
 from vmmd.boot import layout
@@ -212,8 +213,8 @@ def _program() -> Path:
 # -- PUT /snapshot/load
 
 
-def _load(mem_size_mib: int) -> float:
-    """Milliseconds from the request to its 204, of a process that was at rest."""
+def _load(mem_size_mib: int, *, rested: bool = True) -> float:
+    """Milliseconds from the request to its 204."""
     snapshot = _snapshot(mem_size_mib)
     asked = request(
         "PUT",
@@ -228,15 +229,16 @@ def _load(mem_size_mib: int) -> float:
         },
     )
     with tempfile.TemporaryDirectory(dir=_FOLDER) as name, daemon(Path(name)) as vm:
+        if rested:
+            vm.api.ok("GET", "/")
+            time.sleep(_RESTED_S)
         return _answered_ms(vm, asked)
 
 
 def _answered_ms(vm: Daemon, asked: bytes) -> float:
-    vm.api.ok("GET", "/")
-    time.sleep(_RESTED_S)
     with socket.socket(socket.AF_UNIX) as client:
+        connect(client, vm.sock, 0.0001)
         client.settimeout(CONNECT_DEADLINE_S)
-        client.connect(str(vm.sock))
         began = time.perf_counter()
         client.sendall(asked)
         answer = client.recv(4096)
@@ -251,5 +253,8 @@ BENCHES = (
     Bench("restore_core_1024", "ms", partial(_core, 1024), partial(_twin, 1024)),
     Bench("load_warm_128", "ms", partial(_load, 128), partial(_twin, 128), 4),
     Bench("load_warm_1024", "ms", partial(_load, 1024), partial(_twin, 1024)),
+    Bench(
+        "load_fresh_128", "ms", partial(_load, 128, rested=False), partial(_load, 128)
+    ),
     Bench("load_1024_to_128", "ms", partial(_load, 1024), partial(_load, 128), 1.3),
 )

@@ -152,6 +152,7 @@ def test_a_config_file_that_names_what_cannot_be(
             "RunWithoutApiError error: Failed to build MicroVM from Json: Configuration"
             f" for VMM from one single json failed: Network device error: {text}"
         ) in vmm.stdout()
+        assert len(vmm.stdout().splitlines()) == 3  # no hint but at Debug
         assert "ParseFromJson(NetDevice(CreateNetworkDevice(" in vmm.stderr()
 
 

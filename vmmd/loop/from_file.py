@@ -36,6 +36,8 @@ async def start_from_file(supervisor: Supervisor, text: str) -> None:
         for action in steps(config, metadata):
             _take(supervisor, action)
     except ResourceFault as fault:
+        if fault.hint:
+            supervisor.log.debug(fault.hint)  # scripts compare what is above
         inner = f"ParseFromJson({fault.debug})"
         raise _exit(with_api, _PARSE + fault.file_text, inner) from fault
     except LoggerUpdateError as fault:

@@ -138,7 +138,15 @@ class Supervisor:
             case a.PatchDrive() | a.PatchNetworkInterface():
                 await self._patch_device(action)
             case _:
-                self.configure(action)
+                self._configure_or_hint(action)
+
+    def _configure_or_hint(self, action: a.Action) -> None:
+        try:
+            self.configure(action)
+        except ResourceFault as fault:
+            if fault.hint:
+                self.log.warn(fault.hint)
+            raise
 
     async def _patch_device(
         self, action: a.PatchDrive | a.PatchNetworkInterface
@@ -173,12 +181,7 @@ class Supervisor:
         from vmmd.loop.tap import Tap
         from vmmd.resources.nets import put_net
 
-        try:
-            return put_net(self.resources, config, Tap.open)
-        except ResourceFault as fault:
-            if fault.hint:
-                self.log.warn(fault.hint)
-            raise
+        return put_net(self.resources, config, Tap.open)
 
     def metadata(self) -> Metadata:
         """The metadata service, made when it is first asked for."""

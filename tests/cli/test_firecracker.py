@@ -128,6 +128,7 @@ def test_no_such_level(command: Command, level: str) -> None:
     )
 
 
+BITCODE = "Bitcode deserialization failed: bitcode error"
 NOT_FOUND = 'Os { code: 2, kind: NotFound, message: "No such file or directory" }'
 
 
@@ -156,6 +157,31 @@ def test_a_filter_that_is_not_there(command: Command) -> None:
         1,
         "Seccomp error: Filter file open error: No such file or directory (os error 2)",
         f"SeccompFilter(FileOpen({NOT_FOUND}))",
+        RUNNING,
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "text", "debug"),
+    [
+        (
+            None,
+            "Failed to read input: Is a directory (os error 21)",
+            'InputRead(Os { code: 21, kind: IsADirectory, message: "Is a directory" })',
+        ),
+        (b"", BITCODE, 'Bitcode(Error("bitcode error"))'),
+        (b'{"vmm": {}}', BITCODE, 'Bitcode(Error("bitcode error"))'),
+    ],
+)
+def test_a_filter_that_is_none(
+    command: Command, tmp_path: Path, content: bytes | None, text: str, debug: str
+) -> None:
+    path = tmp_path / "filter"
+    path.mkdir() if content is None else path.write_bytes(content)
+    assert seen(command("--seccomp-filter", "filter")) == failure(
+        1,
+        f"Seccomp error: Filter deserialization failed: {text}",
+        f"SeccompFilter(Deserialization({debug}))",
         RUNNING,
     )
 

@@ -222,16 +222,30 @@ def _check_writable_metrics(path: str | None) -> None:
 
 
 def _check_readable_filter(path: str | None) -> None:
-    """A filter is accepted and not installed (yet); it must be there."""
+    """A filter is accepted and not installed (yet); it must be there, and compiled."""
     if path is None:
         return
     try:
-        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise ExitError(
-            f"Seccomp error: Filter file open error: {io_error(error)}",
-            f"SeccompFilter(FileOpen({io_error_debug(error)}))",
-        ) from None
+        text = f"Filter file open error: {io_error(error)}"
+        raise _bad_filter(text, f"FileOpen({io_error_debug(error)})") from None
+    unread = "Filter deserialization failed: "
+    try:
+        start = os.read(fd, 1 << 16)
+    except OSError as error:
+        text = f"{unread}Failed to read input: {io_error(error)}"
+        debug = f"Deserialization(InputRead({io_error_debug(error)}))"
+        raise _bad_filter(text, debug) from None
+    finally:
+        os.close(fd)
+    if b"\0" not in start:  # text, such as what it was to be compiled from
+        text = f"{unread}Bitcode deserialization failed: bitcode error"
+        raise _bad_filter(text, 'Deserialization(Bitcode(Error("bitcode error")))')
+
+
+def _bad_filter(text: str, debug: str) -> ExitError:
+    return ExitError(f"Seccomp error: {text}", f"SeccompFilter({debug})")
 
 
 def _file_text(path: str | None, what: str) -> str | None:

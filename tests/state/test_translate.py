@@ -17,6 +17,7 @@ from vmmd.errors import SnapshotError
 from vmmd.mmds.state import MmdsState
 from vmmd.state.codec import Entry, pack, unpack
 from vmmd.state.record import SEMANTIC, Loss, Refusal, record
+from vmmd.state.snapshot import decode, encode, parse
 from vmmd.state.translate import (
     TranslationError,
     losses,
@@ -233,6 +234,23 @@ def test_newer_versions_are_refused() -> None:
     inner["mp_state"] = {**inner["mp_state"], "@": "kvm_mp_state/2"}
     with pytest.raises(SnapshotError, match=r"kvm_mp_state: version 2 is not 1 to 1"):
         upgraded(file_of(Entry("vcpu", "0", 3, inner)), ALL)
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        (Entry("later", "x", 3, {"a": 1.5}, optional=True), "later x: holds a float"),
+        (Entry("vm_info", "", 3, {"smt": 1.5}), "vm_info: holds a float"),
+    ],
+)
+def test_what_is_not_plain_is_refused_where_a_file_was_only_parsed(
+    entry: Entry, said: str
+) -> None:
+    data = encode(file_of(entry))
+    with pytest.raises(SnapshotError, match=f"^{said}"):
+        upgraded(parse(data), ALL)
+    with pytest.raises(SnapshotError, match=f"^{said}"):
+        decode(data)
 
 
 @pytest.mark.parametrize("cls", CHANGING)

@@ -135,6 +135,10 @@ class IrqRoute:
 class Kvm(OwnedFd):
     """``/dev/kvm``."""
 
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd)
+        self._ahead: Vm | None = None
+
     @classmethod
     def open(cls, path: str = "/dev/kvm") -> Kvm:
         """Open and check it: API version 12 and every capability of REQUIRED.
@@ -184,8 +188,22 @@ class Kvm(OwnedFd):
         (count,) = struct.unpack_from("<I", buffer)
         return struct.unpack_from(f"<{count}I", buffer, 4)
 
+    def make_ahead(self) -> None:
+        """Make the VM that ``create_vm`` will give, unless it was made."""
+        self._ahead = self._ahead or self._make_vm()
+
     def create_vm(self) -> Vm:
-        """KVM_CREATE_VM."""
+        """KVM_CREATE_VM, or the VM that was made ahead."""
+        made, self._ahead = self._ahead, None
+        return made or self._make_vm()
+
+    def close(self) -> None:
+        """Close it, and a VM that was made ahead and not taken."""
+        if self._ahead is not None:
+            self._ahead.close()
+        super().close()
+
+    def _make_vm(self) -> Vm:
         fd = ioctl(self.fd, "KVM_CREATE_VM", _CREATE_VM)
         run_size = ioctl(self.fd, "KVM_GET_VCPU_MMAP_SIZE", _GET_VCPU_MMAP_SIZE)
         return Vm(fd, run_size)

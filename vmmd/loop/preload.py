@@ -8,6 +8,7 @@ go: whoever starts a machine has configured it first.
 from __future__ import annotations
 
 import gc
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -51,8 +52,13 @@ async def preload(server: Answering, asked: Asked) -> None:
     if asked.board is None:
         load(ready_to_start)
         await trio.sleep(IDLE_S)
-        if asked.board is None and not asked.boot_path:
+        if _is_unused(asked):
             load(ready_to_load)
+            await _rehearse(asked)
+
+
+def _is_unused(asked: Asked) -> bool:
+    return asked.board is None and not asked.boot_path
 
 
 def load(ready: Callable[[], None]) -> None:
@@ -77,8 +83,12 @@ def import_load() -> None:
 
 
 def ready_to_load() -> None:
-    """Have what a load of a snapshot needs, and that done which needs no snapshot."""
+    """Have what a load of a snapshot needs, and what rehearses it."""
     import_load()
+    import_module("vmmd.loop.rehearsal")
+
+
+async def _rehearse(asked: Asked) -> None:
     from vmmd.loop.rehearsal import rehearse
 
-    rehearse()
+    await rehearse(partial(_is_unused, asked))

@@ -17,11 +17,11 @@ from vmmd.boot import layout
 from vmmd.config import HugePages
 from vmmd.errors import ConfigError, HostError, SnapshotError, VmmdError
 from vmmd.frozen import dataclass
+from vmmd.loop import spare
 from vmmd.loop.assemble import Parts, assemble, block_name, net_name
 from vmmd.loop.board import KvmState
 from vmmd.loop.files import HostFile, map_snapshot_memory, unmap_guest_memory
 from vmmd.loop.host_fit import check_host
-from vmmd.loop.kvm import Kvm
 from vmmd.loop.origin import BaseFile, Origin, get_id, open_memory_file
 from vmmd.resources.drives import Drive
 from vmmd.resources.fault import ResourceFault
@@ -32,10 +32,7 @@ from vmmd.rust import io_error
 from vmmd.saved import RECORDS, Saved, saved_of
 from vmmd.snapshot_params import MemBackendType
 from vmmd.state.damage import UNREADABLE, UnreadableFileError
-from vmmd.state.snapshot import (
-    MAX_FILE_SIZE,
-    decode,
-)
+from vmmd.state.snapshot import MAX_FILE_SIZE, parse
 from vmmd.state.translate import upgraded
 from vmmd.virtio.block import BlockState
 from vmmd.virtio.net import NetState
@@ -46,6 +43,7 @@ if TYPE_CHECKING:
 
     from vmmd.config import MmdsConfig
     from vmmd.loop.board import Board
+    from vmmd.loop.kvm import Kvm
     from vmmd.memory import GuestMemory
     from vmmd.snapshot_params import DriveOverride, SnapshotLoadParams
     from vmmd.state.manifest import MemoryManifest
@@ -94,18 +92,34 @@ class Loaded:
     close: Callable[[], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a state file holds, checked, with the overrides in ``saved``.
+
+    ``notes`` are lines for the log.
+    """
+
+    header: Header
+    manifest: MemoryManifest
+    saved: Saved
+    notes: tuple[str, ...]
+
+
 async def load(params: SnapshotLoadParams, log: Callable[[str], None]) -> Loaded:
     """Build the board of a snapshot, its guest not yet running.
 
     ConfigError says why it cannot be; nothing is left open then.
     """
-    header, saved, notes = _read(params, log)
-    for note in notes:
+    with _prefixed(_FILE):
+        data = _content(params.snapshot_path)
+    found = understood(data, params, log)
+    header, saved = found.header, found.saved
+    for note in found.notes:
         log(note)
     with ExitStack() as undo, closing(_kvm()) as kvm:
         with _prefixed(_BUILD):
             check_host(saved.vcpus, header.arch)
-        memory, origin, close = await _memory(params, header, saved, undo, log)
+        memory, origin, close = await _memory(params, found, undo, log)
         with _prefixed(_BUILD):
             resources = _resources(saved, params, undo, log)
             state = KvmState(saved.vcpus, saved.vm, params.clock_realtime)
@@ -119,7 +133,7 @@ async def load(params: SnapshotLoadParams, log: Callable[[str], None]) -> Loaded
 
 def _kvm() -> Kvm:
     with _prefixed(_BUILD):
-        return Kvm.open()
+        return spare.take()
 
 
 @contextmanager
@@ -134,18 +148,18 @@ def _prefixed(prefix: str) -> Iterator[None]:
 # -- The state file
 
 
-def _read(
-    params: SnapshotLoadParams, log: Callable[[str], None]
-) -> tuple[Header, Saved, tuple[str, ...]]:
-    """All that the state file holds, checked, with the overrides in it."""
-    with _prefixed(_FILE):
-        data = _content(params.snapshot_path)
+def understood(
+    data: bytes, params: SnapshotLoadParams, log: Callable[[str], None]
+) -> Found:
+    """All that the bytes of a state file hold. ConfigError says what is wrong."""
     with _prefixed(f"{_FILE}{_STATE}"):
-        found = upgraded(_decoded(data, params, log), RECORDS)
+        found = upgraded(_parsed(data, params, log), RECORDS)
         saved = saved_of(found.records)
-        _check_regions(found.header, saved)
+        manifest = found.header.manifest
+        _check_regions(manifest, saved)
     with _prefixed(_FILE):
-        return found.header, _overridden(saved, params), found.notes
+        saved = _overridden(saved, params)
+    return Found(found.header, manifest, saved, found.notes)
 
 
 def _content(path: str) -> bytes:
@@ -156,27 +170,27 @@ def _content(path: str) -> bytes:
         text = f"Failed to open snapshot file: {io_error(error)}"
         raise HostError(text) from error
     try:
-        return file.pread(MAX_FILE_SIZE + 1, 0)
+        return file.pread(min(file.size, MAX_FILE_SIZE) + 1, 0)
     except OSError as error:
         raise HostError(f"{_STATE}IO Error: {io_error(error)}") from error
     finally:
         file.close()
 
 
-def _decoded(
+def _parsed(
     data: bytes, params: SnapshotLoadParams, log: Callable[[str], None]
 ) -> SnapshotFile:
     """Of what cannot be read the answer has Firecracker's words, the log ours."""
     try:
-        return decode(data)
+        return parse(data)
     except UnreadableFileError as error:
         log(f"{params.snapshot_path}: {error}")
         raise SnapshotError(UNREADABLE) from error
 
 
-def _check_regions(header: Header, saved: Saved) -> None:
+def _check_regions(manifest: MemoryManifest, saved: Saved) -> None:
     expected = layout.memory_regions(saved.info.mem_size_mib)
-    if header.manifest.regions != tuple(expected):
+    if manifest.regions != tuple(expected):
         raise SnapshotError(
             "memory manifest: regions are not those of a machine with "
             f"mem_size_mib {saved.info.mem_size_mib}"
@@ -185,6 +199,9 @@ def _check_regions(header: Header, saved: Saved) -> None:
 
 def _overridden(saved: Saved, params: SnapshotLoadParams) -> Saved:
     """The machine with other files and taps. HostError names who is not there."""
+    other = (params.network_overrides, params.vsock_override, params.drive_overrides)
+    if not any(other):
+        return saved
     devices = dict(saved.machine.devices)
     for net in params.network_overrides:
         state = devices.get(net_name(net.iface_id))
@@ -218,14 +235,13 @@ def _override_drive(devices: dict[str, object], override: DriveOverride) -> None
 
 async def _memory(
     params: SnapshotLoadParams,
-    header: Header,
-    saved: Saved,
+    found: Found,
     undo: ExitStack,
     log: Callable[[str], None],
 ) -> tuple[GuestMemory, Origin, Callable[[], None]]:
     """Guest memory, where its pages come from, and what lets go of that."""
-    manifest, path = header.manifest, params.mem_backend.backend_path
-    huge = saved.info.huge_pages != HugePages.NONE.value
+    manifest, path = found.manifest, params.mem_backend.backend_path
+    huge = found.saved.info.huge_pages != HugePages.NONE.value
     if params.mem_backend.backend_type is MemBackendType.UFFD:
         from vmmd.loop.uffd import map_served_memory  # one of two ways
 
@@ -239,7 +255,7 @@ async def _memory(
     with _prefixed(f"{_MEMORY}file: "):
         if huge:
             raise SnapshotError(_HUGE)
-        fd = await _open_memory(path, header.snapshot_id, manifest, log)
+        fd = await _open_memory(path, found.header.snapshot_id, manifest, log)
         undo.callback(os.close, fd)
         memory = map_snapshot_memory(manifest.regions, fd)
         undo.callback(unmap_guest_memory, memory)

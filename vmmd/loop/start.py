@@ -25,6 +25,7 @@ from vmmd.cpu.cpuid import unpack_cpuid
 from vmmd.cpu.static_template import check_template
 from vmmd.cpu.topology import Topology
 from vmmd.errors import ConfigError, HostError, VmmdError
+from vmmd.loop import spare
 from vmmd.loop.assemble import Parts, assemble, device_names, host_file
 from vmmd.loop.board import KvmState
 from vmmd.loop.files import (
@@ -91,7 +92,7 @@ def build(
         undo.callback(unmap_guest_memory, memory)
         slots = layout.virtio_slots(len(device_names(resources)))
         entry = _load(resources, slots, memory)
-        with closing(Kvm.open()) as kvm:
+        with closing(spare.take()) as kvm:
             parts = Parts(memory, KvmState(_vcpus(kvm, resources.machine, entry)))
             board = assemble(
                 kvm, resources, parts, log, boot_timer=boot_timer, stdio=stdio

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 import typing
+from itertools import chain
 from operator import attrgetter, gt, itemgetter, lt
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
@@ -19,6 +20,7 @@ from vmmd.errors import SnapshotError
 from vmmd.frozen import dataclass
 from vmmd.state.fields import (
     INT_ONLY,
+    MAX_DEPTH,
     FieldFault,
     Fixed,
     Integer,
@@ -92,6 +94,32 @@ def unpack(entry: Entry, cls: type[T]) -> T:
         raise SnapshotError(f"{name}: {fault}") from fault
     except SnapshotError as error:
         raise SnapshotError(f"{name}: {error}") from error
+
+
+_PLAIN = frozenset((int, str, bytes, bool, NoneType, tuple, dict))
+
+
+def check_plain(entry: Entry) -> None:
+    """SnapshotError for floats, times and what nests too deeply."""
+    try:
+        _check_levels(entry.fields)
+    except FieldFault as fault:
+        raise SnapshotError(f"{named(entry.kind, entry.id)}: {fault}") from fault
+
+
+def _check_levels(fields: Mapping[str, Value]) -> None:
+    maps: list[Mapping[str, Value]] = [fields]
+    arrays: list[tuple[Value, ...]] = []
+    for _ in range(MAX_DEPTH):
+        level = list(chain(*[value.values() for value in maps], *arrays))
+        types = set(map(type, level))
+        if not _PLAIN.issuperset(types):
+            raise FieldFault("holds a float or a time")
+        if types.isdisjoint((dict, tuple)):
+            return
+        maps = [value for value in level if type(value) is dict]
+        arrays = [value for value in level if type(value) is tuple]
+    raise FieldFault(f"nests more than {MAX_DEPTH} deep")
 
 
 def named(kind: str, record_id: str) -> str:

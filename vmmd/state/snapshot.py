@@ -7,9 +7,8 @@
 from __future__ import annotations
 
 from functools import partial
-from itertools import chain, islice, pairwise
+from itertools import islice, pairwise
 from operator import lt
-from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import msgpack
@@ -17,7 +16,7 @@ import msgpack
 from vmmd import FIRECRACKER_VERSION, __version__
 from vmmd.errors import SnapshotError
 from vmmd.frozen import dataclass
-from vmmd.state.codec import Entry, named, pack, schema, unpack
+from vmmd.state.codec import Entry, check_plain, named, pack, schema, unpack
 from vmmd.state.crc32c import crc32c
 from vmmd.state.damage import (
     CHECKSUM_SIZE,
@@ -29,7 +28,7 @@ from vmmd.state.damage import (
     judged,
     wrong_checksum,
 )
-from vmmd.state.fields import MAX_DEPTH, MAX_ITEMS, MAX_TEXT, FieldFault
+from vmmd.state.fields import MAX_ITEMS, MAX_TEXT, FieldFault
 from vmmd.state.manifest import MemoryManifest
 from vmmd.state.record import I64, U16, U32, record
 
@@ -133,6 +132,18 @@ def decode(data: bytes) -> SnapshotFile:
     SnapshotError says what is wrong; its ``debug`` is Firecracker's, if it has
     one for that. Entries of any kind and version are kept.
     """
+    file = parse(data)
+    for entry in file.entries:
+        check_plain(entry)
+    return file
+
+
+def parse(data: bytes) -> SnapshotFile:
+    """As :func:`decode`, but that fields are plain is for the caller to see.
+
+    Whoever reads all fields by a schema sees it: no schema takes a float, a time
+    or what nests too deeply.
+    """
     _check_start(data)
     with judged(data):
         objects = _objects(_body(data))
@@ -173,6 +184,7 @@ def survey(data: bytes) -> Survey:
         _ = header.manifest
         for plain in islice(_objects(_body(data)), 1, None):
             entry = _read_entry(plain)
+            check_plain(entry)
             entries.append(entry)
         _check_names(entries)
     except SnapshotError as error:
@@ -254,10 +266,6 @@ def _read_entry(plain: Value) -> Entry:
         raise SnapshotError(f"{where}: fields are not a map")
     if type(optional) is not bool:
         raise SnapshotError(f"{where}: optional is not a boolean")
-    try:
-        _check_plain(fields)
-    except FieldFault as fault:
-        raise SnapshotError(f"{where}: {fault}") from fault
     return Entry(kind, name, version, fields, optional)
 
 
@@ -272,7 +280,6 @@ def _check_names(entries: Iterable[Entry]) -> None:
 # Bytes to plain values.
 
 _TEXT = frozenset((str,))
-_PLAIN = frozenset((int, str, bytes, bool, NoneType, tuple, dict))
 
 
 def _check_start(data: bytes) -> None:
@@ -335,6 +342,7 @@ def _is_cut(body: memoryview) -> bool:
 def _unpacker(body: memoryview) -> msgpack.Unpacker:
     unpacker = msgpack.Unpacker(
         use_list=False,
+        read_size=len(body),  # of its buffer, which is a MiB else
         object_pairs_hook=partial(_map, set()),
         ext_hook=_refuse_extension,
         max_buffer_size=MAX_FILE_SIZE,
@@ -372,19 +380,3 @@ def _first_wrong(pairs: list[tuple[str, Value]]) -> str:
 
 def _refuse_extension(_code: int, _data: bytes) -> None:
     raise FieldFault("an extension type")
-
-
-def _check_plain(fields: dict[str, Value]) -> None:
-    """Raise FieldFault for floats, times and what nests too deeply, level by level."""
-    maps: list[dict[str, Value]] = [fields]
-    arrays: list[tuple[Value, ...]] = []
-    for _ in range(MAX_DEPTH):
-        level = list(chain(*[value.values() for value in maps], *arrays))
-        types = set(map(type, level))
-        if not _PLAIN.issuperset(types):
-            raise FieldFault("holds a float or a time")
-        if types.isdisjoint((dict, tuple)):
-            return
-        maps = [value for value in level if type(value) is dict]
-        arrays = [value for value in level if type(value) is tuple]
-    raise FieldFault(f"nests more than {MAX_DEPTH} deep")

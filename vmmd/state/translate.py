@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from vmmd.errors import ConfigError, SnapshotError
 from vmmd.frozen import dataclass
-from vmmd.state.codec import TAG, Entry, kind_of, named, schema, unpack
+from vmmd.state.codec import TAG, Entry, check_plain, kind_of, named, schema, unpack
 from vmmd.state.record import Refusal
 from vmmd.state.snapshot import Header, SnapshotFile
 from vmmd.state.versions import CURRENT, version_for
@@ -61,21 +61,25 @@ class TranslationError(ConfigError):
 def upgraded(file: SnapshotFile, classes: Iterable[type]) -> Loaded:
     """All records of a file, of any version up to the newest, as ``classes`` are.
 
-    SnapshotError names the record that is not known, too new or wrong.
+    It may be one that was only parsed. SnapshotError names the record that is not
+    known, too new or wrong.
     """
     up = _Up(reachable(classes))
-    records = tuple(
-        (entry.id, _newest_record(up, entry, cls))
-        for entry in file.entries
-        if (cls := _class_of(up.classes, entry)) is not None
-    )
-    return Loaded(file.header, records, tuple(up.notes))
+    records: list[tuple[str, object]] = []
+    for entry in file.entries:
+        cls = _class_of(up.classes, entry)
+        if cls is None:
+            check_plain(entry)
+        else:
+            records.append((entry.id, _newest_record(up, entry, cls)))
+    return Loaded(file.header, tuple(records), tuple(up.notes))
 
 
 def _newest_record(up: _Up, entry: Entry, cls: type) -> object:
     try:
         return unpack(entry, cls)  # mostly all is new already: this is what tells
     except SnapshotError:
+        check_plain(entry)
         return unpack(up.entry(entry), cls)
 
 

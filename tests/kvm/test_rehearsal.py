@@ -1,0 +1,33 @@
+"""A rehearsal builds boards on KVM and leaves nothing of them, but a VM to take."""
+
+from __future__ import annotations
+
+from tests.helpers.program import printed_by
+
+# Prints what the process has open before and after, and after the VM was taken.
+OPEN = """
+import os, trio
+from vmmd.loop import board, rehearsal, spare
+from vmmd.loop.host_fit import host_facts
+
+def held():
+    names = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")
+             if os.path.lexists(f"/proc/self/fd/{fd}")]
+    return sorted(name for name in names if "kvm" in name or "memfd" in name)
+
+built = []
+made = rehearsal.assemble
+rehearsal.assemble = lambda *a, **k: built.append(made(*a, **k)) or built[-1]
+print(held())
+trio.run(rehearsal.rehearse, lambda: True)
+print(len(built), held())
+spare.take().close()
+print(held())
+"""
+
+
+def test_a_board_is_built_and_closed_and_a_vm_is_left() -> None:
+    before, after, taken = printed_by(OPEN).splitlines()
+    assert before == "[]"
+    assert after == "3 ['/dev/kvm', 'anon_inode:kvm-vm']"
+    assert taken == "[]"

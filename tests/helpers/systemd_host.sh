@@ -19,6 +19,7 @@ done
 mkdir -p /opt/vmmd/source /opt/vmmd/venv /etc/vmmd /etc/systemd/journald.conf.d
 mount --bind "$source" /opt/vmmd/source
 mount --bind "$venv" /opt/vmmd/venv
+rm -f /usr/bin/firecracker # a link may lead out of the layers
 cat >/usr/bin/firecracker <<'END'
 #!/opt/vmmd/venv/bin/python
 import sys

@@ -28,7 +28,7 @@ from vmmd._native import ffi
 from vmmd.boot import layout
 from vmmd.cpu.cpuid import pack_cpuid
 from vmmd.cpu.irqchip import pack_irqchip
-from vmmd.cpu.msrs import pack_msrs
+from vmmd.cpu.msrs import pack_chunks
 from vmmd.loop.files import map_snapshot_memory, unmap_guest_memory
 from vmmd.loop.ioctl import ioctl
 from vmmd.loop.kvm import IrqChip, Kvm, Vm
@@ -60,7 +60,7 @@ class Snapshot:
     manifest: MemoryManifest
     cpuid: bytes
     parts: tuple[tuple[VcpuPart, bytes], ...]
-    msrs: tuple[tuple[int, int], ...]
+    msrs: tuple[tuple[tuple[tuple[int, int], ...], bytes], ...]
     events: bytes
     pit: bytes
     clock: bytes
@@ -70,9 +70,9 @@ class Snapshot:
         """What the twin reads: a struct of C, whose parts begin at multiples of 8."""
         parts = b"".join(raw.ljust(-len(raw) % 8 + len(raw)) for _, raw in self.parts)
         vm = b"".join((self.pit, self.clock, *self.chips))
-        counts = (len(self.cpuid) // 40, len(self.msrs))
+        msrs = b"".join(raw[8:] for _, raw in self.msrs)
+        counts = (len(self.cpuid) // 40, len(msrs) // 16)
         head = b"".join(count.to_bytes(4, "little") for count in counts)
-        msrs = pack_msrs(self.msrs)[8:]
         return parts + self.events + vm + head + self.cpuid + msrs
 
 
@@ -113,7 +113,7 @@ def _read(state: Path, memory: Path) -> Snapshot:
         file.header.manifest,
         pack_cpuid(vcpu.cpuid),
         tuple(pack.items()),
-        vcpu.msrs,
+        pack_chunks(vcpu.msrs),
         vcpu.vcpu_events.pack(),
         vm.pitstate.pack(),
         vm.clock.to_set(clock_realtime=False).pack(),
@@ -178,7 +178,7 @@ def _set_vcpu(vcpu: VcpuFd, snapshot: Snapshot) -> None:
     vcpu.set_cpuid2(snapshot.cpuid)
     for part, raw in snapshot.parts:
         vcpu.set(part, raw)
-    vcpu.set_msrs(snapshot.msrs)
+    vcpu.set_packed_msrs(snapshot.msrs)
     vcpu.set(VcpuPart.VCPU_EVENTS, snapshot.events)
 
 

@@ -1,4 +1,4 @@
-"""A rehearsal builds boards on KVM and leaves nothing of them, but a VM to take."""
+"""A rehearsal builds a board on KVM and leaves nothing of them, but a VM to take."""
 
 from __future__ import annotations
 
@@ -29,5 +29,5 @@ print(held())
 def test_a_board_is_built_and_closed_and_a_vm_is_left() -> None:
     before, after, taken = printed_by(OPEN).splitlines()
     assert before == "[]"
-    assert after == "3 ['/dev/kvm', 'anon_inode:kvm-vm']"
+    assert after == "1 ['/dev/kvm', 'anon_inode:kvm-vm']"
     assert taken == "[]"

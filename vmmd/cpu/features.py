@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from vmmd.frozen import dataclass
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from vmmd.cpu.cpuid import CpuidEntry, CpuidTable
 
@@ -110,18 +110,22 @@ WORDS = (
 
 def missing(guest: CpuidTable, *hosts: CpuidTable) -> tuple[str, ...]:
     """The features that the guest's table has and none of the host's, by name."""
-    return tuple(name for word in WORDS for name in _missing(word, guest, hosts))
+    lacks = ((word, _lacking(word, guest, hosts)) for word in WORDS)
+    return tuple(
+        word.name(bit)
+        for word, lacking in lacks
+        for bit in range(lacking.bit_length())
+        if lacking >> bit & 1
+    )
 
 
-def _missing(
-    word: Word, guest: CpuidTable, hosts: Iterable[CpuidTable]
-) -> Iterator[str]:
+def _lacking(word: Word, guest: CpuidTable, hosts: Iterable[CpuidTable]) -> int:
     lacking = _value(word, guest) & ~word.ignored
     for host in hosts:
+        if not lacking:
+            break
         lacking &= ~_value(word, host)
-    for bit in range(lacking.bit_length()):
-        if lacking >> bit & 1:
-            yield word.name(bit)
+    return lacking
 
 
 def _value(word: Word, table: CpuidTable) -> int:

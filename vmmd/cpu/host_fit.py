@@ -63,17 +63,17 @@ def _faults(host: HostFacts, vcpus: Sequence[VcpuState]) -> Iterator[str]:
             f"it has {len(vcpus)} vCPUs and this KVM allows {host.max_vcpus}:"
             " load it where KVM allows more"
         )
+    guests = [CpuidTable(vcpu.cpuid) for vcpu in vcpus]
     tables = [CpuidTable(host.cpuid)]
-    if any(missing(CpuidTable(vcpu.cpuid), *tables) for vcpu in vcpus):
+    if any(missing(guest, *tables) for guest in guests):
         tables.append(CpuidTable(host.as_seen()))
-    for vcpu in vcpus:
-        yield from _vcpu_faults(host, tables, vcpu)
+    for vcpu, guest in zip(vcpus, guests, strict=True):
+        yield from _vcpu_faults(host, tables, vcpu, guest)
 
 
 def _vcpu_faults(
-    host: HostFacts, tables: Sequence[CpuidTable], vcpu: VcpuState
+    host: HostFacts, tables: Sequence[CpuidTable], vcpu: VcpuState, guest: CpuidTable
 ) -> Iterator[str]:
-    guest = CpuidTable(vcpu.cpuid)
     ours, theirs = _vendor(guest), _vendor(tables[0])
     if ours != theirs:
         yield (

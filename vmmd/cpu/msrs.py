@@ -79,6 +79,11 @@ def pack_msrs(msrs: tuple[Msr, ...]) -> bytes:
         raise
 
 
+def pack_chunks(msrs: tuple[Msr, ...]) -> tuple[tuple[tuple[Msr, ...], bytes], ...]:
+    """The chunks, each with its ``struct kvm_msrs``. ValueError as there."""
+    return tuple((chunk, pack_msrs(chunk)) for chunk in chunks(msrs))
+
+
 def unpack_msrs(raw: bytes) -> tuple[Msr, ...]:
     """The entries of ``struct kvm_msrs``. ValueError if the count does not fit."""
     count = int.from_bytes(raw[:4], "little")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 import os
 import struct
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from vmmd._native import lib
@@ -345,6 +346,11 @@ class Vm(OwnedFd):
     def create_vcpu(self, index: int) -> VcpuFd:
         """KVM_CREATE_VCPU, and map its run page."""
         fd = ioctl(self.fd, "KVM_CREATE_VCPU", _CREATE_VCPU, index)
-        xsave = max(XSAVE_BYTES, self.check_extension(Cap.XSAVE2))
-        scales = bool(self.check_extension(Cap.TSC_CONTROL))
+        xsave, scales = self._vcpu_facts
         return VcpuFd(fd, index, self._run_size, xsave, scales_tsc=scales)
+
+    @cached_property
+    def _vcpu_facts(self) -> tuple[int, bool]:
+        """Bytes of a vCPU's XSAVE state, and whether its TSC can be scaled."""
+        xsave = max(XSAVE_BYTES, self.check_extension(Cap.XSAVE2))
+        return xsave, bool(self.check_extension(Cap.TSC_CONTROL))

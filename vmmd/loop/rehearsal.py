@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 
 READINGS = 12
 """CPython 3.11 makes code quicker after it has run 8 times."""
-BUILDINGS = 3
 
 _BODY = b"""{"snapshot_path": "", "mem_backend": {"backend_type": "File",
 "backend_path": ""}, "resume_vm": true}"""
@@ -69,7 +68,7 @@ _PARAMS = SnapshotLoadParams(
 
 
 async def rehearse(wanted: Callable[[], bool]) -> None:
-    """Take requests, read a state file, build boards, and leave a VM behind.
+    """Take requests, read a state file, build a board, and leave a VM behind.
 
     Gives way every few milliseconds, and ends when it is not ``wanted`` any more.
     What this host cannot do is left to the load, which will say so.
@@ -83,12 +82,10 @@ async def rehearse(wanted: Callable[[], bool]) -> None:
         await trio.lowlevel.checkpoint()
     with suppress(VmmdError):
         host_facts().as_seen()
-        for _ in range(BUILDINGS):
-            if not wanted():
-                return
-            await _build(found)
-            await trio.lowlevel.checkpoint()
-        spare.keep()
+        await trio.lowlevel.checkpoint()
+        if wanted():
+            await _build(found)  # once: KVM takes long to take it down
+            spare.keep()
     gc.collect()
     gc.freeze()
 

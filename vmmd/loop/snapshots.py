@@ -5,6 +5,7 @@ The work is in ``snapshot_create`` and ``snapshot_load``.
 
 from __future__ import annotations
 
+import gc
 import time
 from typing import TYPE_CHECKING
 
@@ -88,6 +89,7 @@ async def _take_up(
     preload.load(preload.import_load)  # unless it is there already
     from vmmd.loop.snapshot_load import load  # a create does not need it
 
+    gc.disable()  # what is made now stays: there is nothing to find in it
     try:
         loaded = await load(params, log.warn)
         supervisor.resources = loaded.resources
@@ -102,6 +104,9 @@ async def _take_up(
             )
         )
         raise ConfigError(f"{_LOAD}{error}") from error
+    finally:
+        gc.freeze()
+        gc.enable()
     supervisor.phase = Phase.PAUSED
     if params.resume_vm:
         supervisor.let_go()

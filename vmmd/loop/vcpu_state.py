@@ -13,7 +13,7 @@ from vmmd.cpu.cpuid import pack_cpuid, unpack_cpuid, without_padding
 from vmmd.cpu.events import VcpuEvents
 from vmmd.cpu.fpu import Xcrs, Xsave
 from vmmd.cpu.lapic import Lapic
-from vmmd.cpu.msrs import chunks, pack_msrs
+from vmmd.cpu.msrs import pack_chunks
 from vmmd.cpu.registers import DebugRegs, MpState, Regs, Sregs
 from vmmd.cpu.state import VcpuState
 from vmmd.errors import HostError, SnapshotError
@@ -36,15 +36,14 @@ def set_state(vcpu: VcpuFd, state: VcpuState) -> None:
         cpuid = pack_cpuid(state.cpuid)
         parts = _packed(state, vcpu.xsave_size)
         events = state.vcpu_events.pack()
-        for chunk in chunks(state.msrs):
-            pack_msrs(chunk)
+        msrs = pack_chunks(state.msrs)
     except ValueError as error:
         raise SnapshotError(f"vcpu {vcpu.index}: {error}") from error
     _scale_tsc(vcpu, state.tsc_khz)
     vcpu.set_cpuid2(cpuid)
     for part, raw in parts:
         vcpu.set(part, raw)
-    vcpu.set_msrs(state.msrs)
+    vcpu.set_packed_msrs(msrs)
     vcpu.set(VcpuPart.VCPU_EVENTS, events)
 
 

@@ -11,12 +11,12 @@ import mmap
 import struct
 from typing import TYPE_CHECKING
 
-from vmmd.cpu.msrs import chunks, pack_msrs, unpack_msrs
+from vmmd.cpu.msrs import chunks, pack_chunks, pack_msrs, unpack_msrs
 from vmmd.errors import HostError
 from vmmd.loop.ioctl import OwnedFd, buffer_address, get_cpuid, get_struct, ioctl
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from vmmd.cpu.msrs import Msr
 
@@ -38,7 +38,11 @@ XSAVE_BYTES = 4096
 
 
 class VcpuPart(enum.Enum):
-    """Fixed-size vCPU state: (KVM_GET_* number, KVM_SET_* number, bytes)."""
+    """Fixed-size vCPU state: KVM_GET_* number, KVM_SET_* number, bytes.
+
+    They are attributes, and so are the calls' names: an enum's ``value`` and
+    ``name`` are functions, and a restore asks for them often.
+    """
 
     REGS = (0x8090AE81, 0x4090AE82, 144)
     SREGS = (0x8138AE83, 0x4138AE84, 312)
@@ -49,6 +53,10 @@ class VcpuPart(enum.Enum):
     DEBUGREGS = (0x8080AEA1, 0x4080AEA2, 128)
     XCRS = (0x8188AEA6, 0x4188AEA7, 392)
     XSAVE = (0x9000AEA4, 0x5000AEA5, XSAVE_BYTES)
+
+    def __init__(self, get_number: int, set_number: int, size: int) -> None:
+        self.get_number, self.set_number, self.size = get_number, set_number, size
+        self.get_call, self.set_call = f"KVM_GET_{self.name}", f"KVM_SET_{self.name}"
 
 
 class VcpuFd(OwnedFd):
@@ -83,19 +91,16 @@ class VcpuFd(OwnedFd):
 
     def get(self, part: VcpuPart) -> bytes:
         """KVM_GET_<part>: the kernel's struct."""
-        number, _, size = part.value
         if part is VcpuPart.XSAVE and self.xsave_size > XSAVE_BYTES:
             return get_struct(self.fd, "KVM_GET_XSAVE2", _GET_XSAVE2, self.xsave_size)
-        return get_struct(self.fd, f"KVM_GET_{part.name}", number, size)
+        return get_struct(self.fd, part.get_call, part.get_number, part.size)
 
     def set(self, part: VcpuPart, raw: bytes) -> None:
         """KVM_SET_<part>. ValueError if ``raw`` has not the struct's size."""
-        _, number, size = part.value
-        if part is VcpuPart.XSAVE:
-            size = self.xsave_size
+        size = self.xsave_size if part is VcpuPart.XSAVE else part.size
         if len(raw) != size:
             raise ValueError(f"{part.name} is {size} bytes, got {len(raw)}")
-        ioctl(self.fd, f"KVM_SET_{part.name}", number, bytearray(raw))
+        ioctl(self.fd, part.set_call, part.set_number, bytearray(raw))
 
     def get_cpuid2(self) -> bytes:
         """KVM_GET_CPUID2: the entries, 40 bytes each."""
@@ -118,10 +123,12 @@ class VcpuFd(OwnedFd):
 
     def set_msrs(self, entries: Sequence[tuple[int, int]]) -> None:
         """KVM_SET_MSRS of (index, value), in order; HostError names the one refused."""
-        for chunk in chunks(tuple(entries)):
-            done = ioctl(
-                self.fd, "KVM_SET_MSRS", _SET_MSRS, bytearray(pack_msrs(chunk))
-            )
+        self.set_packed_msrs(pack_chunks(tuple(entries)))
+
+    def set_packed_msrs(self, chunks: Iterable[tuple[tuple[Msr, ...], bytes]]) -> None:
+        """The same of what :func:`vmmd.cpu.msrs.pack_chunks` gave."""
+        for chunk, raw in chunks:
+            done = ioctl(self.fd, "KVM_SET_MSRS", _SET_MSRS, bytearray(raw))
             _check_msrs("KVM_SET_MSRS", chunk, done)
 
     def get_tsc_khz(self) -> int:

@@ -9,41 +9,47 @@ from vmmd.loop import spare
 from vmmd.loop.kvm import Kvm
 
 
-def _is_open(fd: int) -> bool:
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
+def _vms() -> frozenset[int]:
+    """The descriptors of VMs that are open."""
+    links = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            links[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+        except FileNotFoundError:
+            continue  # of the listing itself
+    return frozenset(fd for fd, link in links.items() if link == "anon_inode:kvm-vm")
 
 
 def test_what_is_kept_is_taken_once() -> None:
+    before = _vms()
     spare.keep()
     spare.keep()
+    (kept,) = _vms() - before
     with closing(spare.take()) as first, closing(spare.take()) as second:
         assert first.fd != second.fd
         with closing(first.create_vm()) as vm, closing(first.create_vm()) as other:
-            assert vm.fd != other.fd
+            assert (vm.fd, other.fd != kept) == (kept, True)
+    assert _vms() == before
 
 
-def test_the_vm_made_ahead_is_the_next_one() -> None:
+def test_a_vm_is_made_ahead_once() -> None:
+    before = _vms()
     with closing(Kvm.open()) as kvm:
         kvm.make_ahead()
-        next_fd = os.dup(kvm.fd)
-        os.close(next_fd)
+        kvm.make_ahead()
+        (ahead,) = _vms() - before
         with closing(kvm.create_vm()) as vm:
-            assert vm.fd < next_fd  # it was there before
+            assert vm.fd == ahead
             vm.create_irqchip()
 
 
 def test_a_vm_that_nobody_took_is_closed_with_kvm() -> None:
+    before = _vms()
     kvm = Kvm.open()
     kvm.make_ahead()
-    ahead = os.dup(kvm.fd) - 1  # the descriptor before the next free one
-    os.close(ahead + 1)
-    assert os.readlink(f"/proc/self/fd/{ahead}") == "anon_inode:kvm-vm"
+    assert len(_vms() - before) == 1
     kvm.close()
-    assert not _is_open(ahead)
+    assert _vms() == before
 
 
 def test_a_vm_that_was_taken_is_its_takers() -> None:
@@ -51,4 +57,4 @@ def test_a_vm_that_was_taken_is_its_takers() -> None:
     kvm.make_ahead()
     with closing(kvm.create_vm()) as vm:
         kvm.close()
-        assert _is_open(vm.fd)
+        assert vm.fd in _vms()

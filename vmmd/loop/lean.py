@@ -1,10 +1,11 @@
 """Imports the daemon without what its libraries need for things it never does.
 
 trio offers TLS, DTLS, name look-ups and processes; attrs, h11 and dataclasses want
-signatures for documentation. What these stand on is a third of the time until
+signatures for documentation. What these stand on is a quarter of the time until
 the first answer, and 5 MiB of each process. In its place is a stand-in that
 becomes the real module when somebody wants something of it. What is wanted of a
-few while the daemon is imported, and no longer, they answer by themselves.
+few while the daemon is imported they answer by themselves, for that time alone or,
+where the answer is the real one's, for good.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ DROPPED = "\nAll previous unanswered requests will be dropped."
 KEEP_ALIVE = "Server: Firecracker API\r\nConnection: keep-alive\r\n"
 NO_CONTENT = f"HTTP/1.1 204 \r\n{KEEP_ALIVE}\r\n".encode()
 CONTINUE = f"HTTP/1.1 100 \r\n{KEEP_ALIVE}\r\n".encode()
+OLDER_CONTINUE = CONTINUE.replace(b"1.1", b"1.0", 1)
 BODY = b'{"vcpu_count":1,"mem_size_mib":64}'
 PUT = b"PUT /machine-config HTTP/1.1\r\nContent-Length: 34\r\n\r\n" + BODY
 PUT_REQUEST = Request("PUT", "/machine-config", BODY)
@@ -246,6 +247,8 @@ def test_expect_continue() -> None:
     assert converse(connection, head) == [CONTINUE]
     assert converse(connection, body) == [PUT_REQUEST]
     assert only(head + body) == [CONTINUE, PUT_REQUEST]
+    older = (head + body).replace(b"HTTP/1.1", b"HTTP/1.0", 1)
+    assert only(older) == [OLDER_CONTINUE, PUT_REQUEST]
 
 
 def test_an_interim_reply_goes_before_the_answers_of_its_read() -> None:
@@ -353,7 +356,7 @@ def requests_of(pieces: list[bytes]) -> list[Request | bytes]:
     """The requests that come of a stream in pieces; interim replies left out."""
     connection = Connection()
     seen = [item for piece in pieces for item in converse(connection, piece)]
-    return [item for item in seen if item != CONTINUE]
+    return [item for item in seen if item != OLDER_CONTINUE]
 
 
 def test_a_stream_split_anywhere_gives_the_same_requests() -> None:
@@ -380,7 +383,8 @@ def test_no_bytes_are_unanswerable(pieces: list[bytes]) -> None:
     for piece in pieces:
         for item in converse(connection, piece, b"{}"):
             if isinstance(item, bytes):
-                assert item == CONTINUE or item.startswith(b"HTTP/1.1 400 \r\n")
+                interim = item in (CONTINUE, OLDER_CONTINUE)
+                assert interim or item.startswith(b"HTTP/1.1 400 \r\n")
 
 
 TOKENS = st.text(st.characters(exclude_characters=" \r\n", exclude_categories=["Cs"]))

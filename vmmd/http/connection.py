@@ -20,9 +20,7 @@ _KEEP_ALIVE = (b"Connection", b"keep-alive")
 _DEPRECATION = (b"Deprecation", b"true")
 _JSON = (b"Content-Type", b"application/json")
 
-_CONTINUE = (
-    b"HTTP/1.1 100 \r\nServer: Firecracker API\r\nConnection: keep-alive\r\n\r\n"
-)
+_CONTINUE = b" 100 \r\nServer: Firecracker API\r\nConnection: keep-alive\r\n\r\n"
 _ERROR_HEAD = (
     "HTTP/1.1 400 \r\nServer: Firecracker API\r\nConnection: keep-alive\r\n"
     "Content-Type: application/json\r\nContent-Length: "
@@ -79,7 +77,8 @@ class Connection:
             batch = self._intake.read()
             if batch is None:
                 return None
-            self._ready.extend([WireReply(_CONTINUE)] * batch.continues)
+            interim = (WireReply(version + _CONTINUE) for version in batch.continues)
+            self._ready.extend(interim)
             self._ready.extend(batch.requests)
             if batch.refusal:
                 self._ready.append(refusal(batch.refusal))

@@ -31,9 +31,10 @@ class Refused(Exception):
 class Incoming:
     """A request as far as it has come. ``path`` is the absolute path or ""."""
 
-    def __init__(self, method: bytes, path: str) -> None:
+    def __init__(self, method: bytes, path: str, version: bytes) -> None:
         self.method = method
         self.path = path
+        self.version = version
         self.content_length = 0
         self.expects_continue = False
         self.closes = False
@@ -43,12 +44,13 @@ class Incoming:
 class Batch:
     """What one read brought: whole requests in order, or else a refusal.
 
-    ``continues`` counts the interim 100 replies to send before anything else.
+    ``continues``: an interim 100 reply to send before anything else for each, in
+    the HTTP version of its request, which no other reply heeds.
     """
 
     def __init__(self) -> None:
         self.requests: list[Incoming] = []
-        self.continues = 0
+        self.continues: list[bytes] = []
         self.refusal = ""
 
 
@@ -125,7 +127,8 @@ class Intake:
             return
         self._missing = size
         request.body = bytearray()
-        batch.continues += request.expects_continue
+        if request.expects_continue:
+            batch.continues.append(request.version)
 
     def _take_body(self, buffer: bytes, at: int, batch: Batch) -> int:
         """Move body bytes to the pending request; where the rest begins."""
@@ -157,7 +160,7 @@ def parse_request_line(line: bytes) -> Incoming:
         raise Refused("Invalid URI: Cannot parse URI as UTF-8.") from None
     if version not in _VERSIONS:
         raise Refused("Invalid HTTP Version: Unsupported HTTP version.")
-    return Incoming(method, absolute_path(target))
+    return Incoming(method, absolute_path(target), version)
 
 
 def absolute_path(target: str) -> str:

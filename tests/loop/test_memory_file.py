@@ -317,7 +317,6 @@ def test_any_pages_come_back(
     """A Full, a restore, a Full of that, and a Diff of that onto the first."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memory_pass, "TWO_THREADS_PAGES", 0 if two_threads else PAGES + 1)
-        patch.setattr(memory_pass, "BATCH_PAGES", 1)
         trio.run(round_trip, tmp_path, old, new, given_back, in_place)
 
 
@@ -378,7 +377,7 @@ def test_what_was_checked_is_only_written(memory: GuestMemory, tmp_path: Path) -
     fd = fresh(tmp_path)
     plan = Plan(present_pages(memory), "Full", None, skip_zero=True)
     work = Pass(memory, fd, SIZE, plan, bytes(4))
-    work.native.checked[0] = 1
+    work.native.checked[0:4] = [1] * 4
     work.work()
     assert list(work.checksums) == [0] * 4
     assert named(data_extents(fd, SIZE)) == {2, 3, 1500}

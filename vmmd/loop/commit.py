@@ -151,16 +151,15 @@ def discard(names: Names) -> None:
 
 def interrupted(state: str, memory: str) -> tuple[Names, ...]:
     """The creates to these files of which something is left, by their names."""
-    found = set()
-    for path in (state, memory):
-        folder, name = os.path.split(os.path.realpath(path))
+    found, real = set(), (os.path.realpath(state), os.path.realpath(memory))
+    for path in real:
+        folder, name = os.path.split(path)
         for entry in os.listdir(folder):
             middle, _, suffix = entry.rpartition(".")
             if middle.startswith(f".{name}.") and suffix in _TEMPORARY:
                 found.add(middle.removeprefix(f".{name}."))
     # An id has no dot: that is a file of a target with a longer name.
     found = {snapshot_id for snapshot_id in found if "." not in snapshot_id}
-    real = (os.path.realpath(state), os.path.realpath(memory))
     return tuple(Names(*real, snapshot_id) for snapshot_id in sorted(found))
 
 

@@ -15,6 +15,7 @@
 #define PAGE 4096ull
 #define BLOCK_PAGES (MEMFILE_BLOCK / PAGE)
 #define PART_PAGES 64
+#define SYNC_BLOCKS 8
 
 /* -- Bitmaps */
 
@@ -141,10 +142,13 @@ static int read_kept(struct memfile_pass *pass, uint64_t first, uint64_t end,
 }
 
 /* The processor's own prefetchers stop at each page's end: half the time. */
-static void prefetch(const struct memfile_pass *pass, uint64_t page, uint64_t end)
+static void prefetch(const struct memfile_pass *pass, uint64_t page)
 {
-    uint64_t room, next = next_page(pass->take, page, end, 1);
-    const uint8_t *at = next < end ? host_at(pass->memory, next * PAGE, &room) : NULL;
+    uint64_t room, end = block_end(pass, (uint32_t)(page / BLOCK_PAGES) + 1);
+    const uint8_t *at = NULL;
+    page = next_page(pass->take, page, end, 1);
+    if (page < end)
+        at = host_at(pass->memory, page * PAGE, &room);
     for (uint64_t i = 0; at && i < PAGE; i += 64)
         __builtin_prefetch(at + i);
 }
@@ -156,7 +160,7 @@ static uint64_t next_data(const struct memfile_pass *pass, uint64_t page, uint64
 }
 
 static int check_pages(struct memfile_pass *pass, uint64_t page, uint64_t end,
-                       uint64_t batch_end, const uint8_t *kept, uint32_t *checksum)
+                       const uint8_t *kept, uint32_t *checksum)
 {
     uint64_t room;
     for (; (page = next_data(pass, page, end)) < end; page++) {
@@ -167,9 +171,9 @@ static int check_pages(struct memfile_pass *pass, uint64_t page, uint64_t end,
             at = host_at(pass->memory, page * PAGE, &room);
             if (!at)
                 return -EFAULT;
-            prefetch(pass, page + 1, batch_end);
+            prefetch(pass, page + 1);
             if (pass->skip_zero && is_zero(at)) {
-                /* Atomic: a batch may be checked by both threads at once. */
+                /* Atomic: a block may be checked by both threads at once. */
                 __atomic_fetch_and(&pass->take[page >> 6], ~(1ull << (page & 63)),
                                    __ATOMIC_RELAXED);
                 continue;
@@ -200,20 +204,23 @@ static int write_pages(struct memfile_pass *pass, uint64_t first, uint64_t end)
     return error;
 }
 
-/* -- Blocks and batches */
+/* -- Blocks */
 
 /* Checks a block if that is wanted, with `write` writes it, both part by part while
- * that is in the cache. Twice comes to the same. */
-static void do_block(struct memfile_pass *pass, uint32_t block, uint64_t batch_end,
-                     uint8_t *kept, int check, int write)
+ * that is in the cache. Twice comes to the same. 0 if there was an error. */
+static int do_block(struct memfile_pass *pass, uint32_t block, uint8_t *kept, int check,
+                    int write)
 {
     uint64_t first = block * BLOCK_PAGES, end = block_end(pass, block), to;
     uint32_t checksum = 0;
-    int unread = check && pass->keep ? read_kept(pass, first, end, kept) : 0, wrong = 0;
+    int unread = 0, wrong = 0;
+    check = check && !(pass->known && pass->known[block]);
+    if (check && pass->keep)
+        unread = read_kept(pass, first, end, kept);
     for (uint64_t at = first; at < end && !unread && !wrong; at = to) {
         to = end - at < PART_PAGES ? end : at + PART_PAGES;
         if (check)
-            unread = check_pages(pass, at, to, batch_end, kept, &checksum);
+            unread = check_pages(pass, at, to, kept, &checksum);
         if (!unread && write)
             wrong = write_pages(pass, at, to);
     }
@@ -223,8 +230,7 @@ static void do_block(struct memfile_pass *pass, uint32_t block, uint64_t batch_e
         pass->read_error = unread;
     if (wrong)
         pass->write_error = wrong;
-    if (unread || wrong)
-        memfile_stop(pass);
+    return !unread && !wrong;
 }
 
 void memfile_stop(struct memfile_pass *pass)
@@ -232,31 +238,28 @@ void memfile_stop(struct memfile_pass *pass)
     __atomic_store_n(&pass->stopped, 1, __ATOMIC_RELAXED);
 }
 
-/* 0 if it was stopped before the batch's end. */
-static int do_batch(struct memfile_pass *pass, uint32_t batch, uint8_t *kept, int check,
-                    int write)
+static int is_stopped(struct memfile_pass *pass)
 {
-    uint32_t block = batch ? pass->ends[batch - 1] : 0;
-    uint64_t first = block * BLOCK_PAGES, end = block_end(pass, pass->ends[batch] - 1);
-    for (; block < pass->ends[batch]; block++) {
-        int known = pass->known && pass->known[block];
-        if (__atomic_load_n(&pass->stopped, __ATOMIC_RELAXED))
-            return 0;
-        do_block(pass, block, end, kept, check && !known, write);
-    }
-    if (write) /* lets the disk begin before fsync, which is what tells of errors */
-        sync_file_range(pass->out_fd, (off_t)(first * PAGE), (off_t)((end - first) * PAGE),
-                        SYNC_FILE_RANGE_WRITE);
-    return 1;
+    return __atomic_load_n(&pass->stopped, __ATOMIC_RELAXED);
+}
+
+/* Lets the disk begin before fsync, which is what tells of errors. */
+static void begin_sync(struct memfile_pass *pass, uint32_t block)
+{
+    if (pass->out_fd >= 0 && block % SYNC_BLOCKS == SYNC_BLOCKS - 1)
+        sync_file_range(pass->out_fd, (block + 1ll - SYNC_BLOCKS) * MEMFILE_BLOCK,
+                        SYNC_BLOCKS * MEMFILE_BLOCK, SYNC_FILE_RANGE_WRITE);
 }
 
 void memfile_work(struct memfile_pass *pass)
 {
-    int going = 1;
-    for (uint32_t batch = 0; batch < pass->batches && going; batch++) {
-        int checked = __atomic_load_n(&pass->checked[batch], __ATOMIC_ACQUIRE);
-        __atomic_store_n(&pass->begun, batch + 1, __ATOMIC_RELAXED);
-        going = do_batch(pass, batch, pass->kept[0], !checked, pass->out_fd >= 0);
+    uint64_t blocks = (pass->pages + BLOCK_PAGES - 1) / BLOCK_PAGES;
+    for (uint32_t block = 0; block < blocks && !is_stopped(pass); block++) {
+        int checked = __atomic_load_n(&pass->checked[block], __ATOMIC_ACQUIRE);
+        __atomic_store_n(&pass->begun, block + 1, __ATOMIC_RELAXED);
+        if (!do_block(pass, block, pass->kept[0], !checked, pass->out_fd >= 0))
+            memfile_stop(pass);
+        begin_sync(pass, block);
     }
 }
 
@@ -265,11 +268,13 @@ void memfile_work(struct memfile_pass *pass)
 static void *help(void *argument)
 {
     struct memfile_pass *pass = argument;
-    uint32_t batch = pass->batches;
+    uint32_t block = (uint32_t)((pass->pages + BLOCK_PAGES - 1) / BLOCK_PAGES);
     pthread_setname_np(pthread_self(), "memory_check");
-    while (batch-- > __atomic_load_n(&pass->begun, __ATOMIC_RELAXED) &&
-           do_batch(pass, batch, pass->kept[1], 1, 0))
-        __atomic_store_n(&pass->checked[batch], 1, __ATOMIC_RELEASE);
+    while (block-- > __atomic_load_n(&pass->begun, __ATOMIC_RELAXED) && !is_stopped(pass)) {
+        if (!do_block(pass, block, pass->kept[1], 1, 0))
+            memfile_stop(pass);
+        __atomic_store_n(&pass->checked[block], 1, __ATOMIC_RELEASE);
+    }
     eventfd_write(pass->end_fd, 1);
     return NULL;
 }

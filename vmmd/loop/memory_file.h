@@ -17,18 +17,16 @@
  * pages are copied to out_fd; else they are there already, or not wanted.
  * `checksums` gets a crc32c a block over its pages of both kinds, in order,
  * but for blocks that are marked in `known` (a byte a block).
- * Batch i is the blocks from ends[i - 1] (or 0) up to ends[i]: enough of them to be
- * worth a look at the other thread. Without a file to write (out_fd -1) it is only
- * checked. The errors are negative errnos; -EIO: the base file has become shorter. */
+ * Without a file to write (out_fd -1) memory is only checked. The errors are negative
+ * errnos; -EIO: the base file has become shorter. */
 struct memfile_pass {
     const struct guest_memory *memory;
     uint64_t pages;
     uint64_t *take;
     const uint64_t *keep;
     const uint8_t *known;
-    const uint32_t *ends;
     uint32_t *checksums;
-    uint8_t *checked;                 /* a batch, 0 at first */
+    uint8_t *checked;                 /* a block, 0 at first */
     uint8_t *kept[MEMFILE_THREADS];   /* MEMFILE_BLOCK bytes each, with `keep` alone */
     uint64_t thread[MEMFILE_THREADS];
     int base_fd;
@@ -38,13 +36,12 @@ struct memfile_pass {
     int write_error;
     uint32_t skip_zero;
     uint32_t copy_base;
-    uint32_t batches;
-    uint32_t begun; /* batches, from the first on */
+    uint32_t begun; /* blocks, from the first on */
     uint32_t stopped;
     uint32_t threads;
 };
 
-/* All of it: checks and writes batch by batch. */
+/* All of it: checks and writes block by block. */
 void memfile_work(struct memfile_pass *pass);
 
 /* Let a thread do it, and with two `threads` a second check from the end on, until

@@ -35,10 +35,6 @@ PROGRESS_S = 0.05
 TWO_THREADS_PAGES = 1024
 """Below 4 MiB a second thread costs more than it saves."""
 
-BATCH_PAGES = 256
-"""At most so many does one thread check that the other is just checking."""
-
-
 _CANNOT_DUMP = "Cannot write memory file: Cannot dump memory: Guest memory error: "
 
 
@@ -80,19 +76,6 @@ def untouched(plan: Plan, size: int) -> bytes:
     return bytes(known)
 
 
-def _batches(take: bytes | bytearray, keep: bytes) -> list[int]:
-    """Where batches of blocks end, each of BATCH_PAGES pages or more."""
-    ends, pages, blocks = [], 0, len(take) // BLOCK_BYTES
-    for index in range(blocks):
-        block = slice(BLOCK_BYTES * index, BLOCK_BYTES * (index + 1))
-        pages += int.from_bytes(take[block], "little").bit_count()
-        pages += int.from_bytes(keep[block], "little").bit_count()
-        if pages >= BATCH_PAGES or index == blocks - 1:
-            ends.append(index + 1)
-            pages = 0
-    return ends
-
-
 def _raise(number: int, prefix: str) -> None:
     if number:
         error = OSError(-number, os.strerror(-number))
@@ -124,10 +107,7 @@ class Pass:
         native.memory = ffi.NULL if memory is None else memory.native
         native.pages, native.out_fd = size // PAGE_SIZE, fd
         native.take = self._words(self._take)
-        self._ends = _batches(self._take, self._keep)
-        native.batches = len(self._ends)
-        native.ends = self._held(ffi.new("uint32_t[]", self._ends))
-        native.checked = self._held(ffi.new("uint8_t[]", len(self._ends)))
+        native.checked = self._held(ffi.new("uint8_t[]", blocks))
         native.checksums = self.checksums
         native.skip_zero, native.copy_base = plan.skip_zero, plan.copy_base
         if plan.base is not None:
@@ -152,15 +132,14 @@ class Pass:
 
         HostError; what either raises, or a cancel, ends the threads.
         """
-        pages = (self._plan.take | self._plan.keep).bit_count()
         ended = EventFd()
         self.native.end_fd = ended.fd
         try:
             progress(0, self._size)
+            pages = (self._plan.take | self._plan.keep).bit_count()
             threads = lib.MEMFILE_THREADS if pages >= TWO_THREADS_PAGES else 1
-            _raise(
-                lib.memfile_start(self.native, threads), "Cannot write memory file: "
-            )
+            number = lib.memfile_start(self.native, threads)
+            _raise(number, "Cannot write memory file: ")
             await self._watch(ended, progress, meanwhile)
         finally:
             ended.close()
@@ -177,10 +156,9 @@ class Pass:
 
     @property
     def _begun(self) -> int:
-        """Bytes of the file before the batch that is being written."""
-        batches = self.native.begun
-        blocks = self._ends[batches - 2] if batches > 1 else 0
-        return blocks * BLOCK_SIZE
+        """Bytes of the file before the block that is being written."""
+        begun: int = self.native.begun
+        return max(begun - 1, 0) * BLOCK_SIZE
 
     async def _watch(
         self, ended: EventFd, progress: Progress, meanwhile: Callable[[], object]

@@ -20,7 +20,7 @@ from tests.kvm.test_snapshot import (
     state,
 )
 from vmmd.client import Client
-from vmmd.state.versions import TARGETS
+from vmmd.state.versions import RELEASES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -161,8 +161,8 @@ def test_targets_of_a_running_guest_which_goes_on(tmp_path: Path) -> None:
             targets = client.get("/vmmd/snapshot/targets")["targets"]
         assert isinstance(targets, list)
         found = {t["version"]: t for t in targets if isinstance(t, dict)}
-        assert [*found] == [*reversed(TARGETS)]
-        assert found[TARGETS[-1]]["losses"] == []
+        assert [*found] == [*reversed(RELEASES)]
+        assert found[RELEASES[-1]]["losses"] == []
         assert "SMT" in str(found["1.1.0"]["losses"])
         assert {str(target["refusal"]) for target in found.values()} == {"None"}
         assert os.listdir(tmp_path) == before

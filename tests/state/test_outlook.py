@@ -11,7 +11,7 @@ from vmmd.state.codec import pack
 from vmmd.state.outlook import outlook
 from vmmd.state.record import NOTIFICATION_SUPPRESSION
 from vmmd.state.target import TargetDevice, devices_in
-from vmmd.state.versions import TARGETS
+from vmmd.state.versions import RELEASES
 from vmmd.virtio.mmio import MmioState
 from vmmd.virtio.net import NetState
 
@@ -31,7 +31,7 @@ def test_devices_are_those_with_a_transport() -> None:
 
 def test_a_booted_guest_with_a_net_goes_back_to_1_1() -> None:
     prospects = outlook(file_of(*NET), ALL)
-    assert tuple(item.release for item in prospects) == TARGETS
+    assert tuple(item.release for item in prospects) == RELEASES
     refused = [item.release for item in prospects if item.refused]
     assert refused == ["0.23.0", "0.24.0", "0.25.0", "1.0.0"]
     assert prospects[0].refused == NOTIFICATION_SUPPRESSION

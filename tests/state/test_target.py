@@ -6,7 +6,7 @@ import pytest
 
 from vmmd.errors import ConfigError
 from vmmd.state.target import Target, TargetDevice, check_target
-from vmmd.state.versions import CURRENT, TARGETS
+from vmmd.state.versions import CURRENT, RELEASES
 
 EVENT_IDX = 1 << 29
 UNKNOWN = "Cannot translate microVM version to snapshot data version"
@@ -27,14 +27,13 @@ def test_no_version_is_the_newest_whatever_the_devices() -> None:
     assert check_target(None, [NET] * 20) == Target(CURRENT, given=False)
 
 
-@pytest.mark.parametrize("release", TARGETS)
-def test_every_target_is_taken(release: str) -> None:
+@pytest.mark.parametrize("release", RELEASES)
+def test_every_release_is_a_target(release: str) -> None:
     assert check_target(release, [QUIET]) == Target(release, given=True)
 
 
 @pytest.mark.parametrize(
-    "version",
-    ["0.22.0", "1.3.3", "1.1.0-dev", "1.1.0+b", "1.6.0", "1.15.0", "2.0.0", "9.9.9"],
+    "version", ["0.22.0", "1.3.3", "1.1.0-dev", "1.1.0+b", "2.0.0", "9.9.9"]
 )
 def test_other_versions_are_none(version: str) -> None:
     with pytest.raises(ConfigError) as caught:

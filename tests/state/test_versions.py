@@ -7,26 +7,13 @@ import pytest
 from tests.helpers.records import record_classes
 from vmmd import FIRECRACKER_VERSION
 from vmmd.state.codec import kind_of
-from vmmd.state.versions import (
-    CHANGES,
-    CURRENT,
-    RELEASES,
-    TARGETS,
-    data_version,
-    version_for,
-)
+from vmmd.state.versions import CHANGES, CURRENT, RELEASES, data_version, version_for
 
 
 def test_releases_are_every_minor_version_up_to_ours() -> None:
     assert RELEASES[:4] == ("0.23.0", "0.24.0", "0.25.0", "1.0.0")
     assert CURRENT.rpartition(".")[0] == FIRECRACKER_VERSION.rpartition(".")[0]
     assert len(RELEASES) == 3 + int(CURRENT.split(".")[1]) + 1
-
-
-def test_targets_are_the_releases_that_can_read_a_file_of_that_name() -> None:
-    assert TARGETS[:10] == (*RELEASES[:9], "1.16.0")
-    assert TARGETS[8:10] == ("1.5.0", "1.16.0")
-    assert TARGETS[-1] == CURRENT
 
 
 @pytest.mark.parametrize(

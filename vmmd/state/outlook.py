@@ -8,7 +8,7 @@ from vmmd.errors import ConfigError
 from vmmd.frozen import dataclass
 from vmmd.state.target import check_target, devices_in
 from vmmd.state.translate import losses, refusal
-from vmmd.state.versions import TARGETS
+from vmmd.state.versions import RELEASES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +27,7 @@ class Prospect:
 
 
 def outlook(
-    file: SnapshotFile, classes: Sequence[type], releases: Sequence[str] = TARGETS
+    file: SnapshotFile, classes: Sequence[type], releases: Sequence[str] = RELEASES
 ) -> tuple[Prospect, ...]:
     """What a create, or a translation of this file, would say for each release.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from vmmd.errors import ConfigError
 from vmmd.frozen import dataclass
 from vmmd.state.record import NOTIFICATION_SUPPRESSION
-from vmmd.state.versions import CURRENT, TARGETS, data_version
+from vmmd.state.versions import CURRENT, data_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -50,7 +50,7 @@ def check_target(version: str | None, devices: Sequence[TargetDevice]) -> Target
     if version is None:
         return Target(CURRENT, given=False)
     number = data_version(version)
-    if number is None or version not in TARGETS:
+    if number is None:
         raise ConfigError(UNKNOWN_VERSION)
     if number == _V0_23 and len(devices) > _MAX_DEVICES_0_23:
         raise ConfigError(

@@ -15,15 +15,10 @@ _MINORS = {0: range(23, 26), 1: range(int(FIRECRACKER_VERSION.split(".")[1]) + 1
 RELEASES: tuple[str, ...] = tuple(
     f"{major}.{minor}.0" for major, minors in _MINORS.items() for minor in minors
 )
-"""Every release, oldest first."""
+"""Every release that a snapshot can be for, oldest first."""
 
 OLDEST = RELEASES[0]
 CURRENT = RELEASES[-1]
-
-_LAST_WITH_FIELD, _FIRST_OURS = map(RELEASES.index, ("1.5.0", "1.16.0"))
-TARGETS = RELEASES[: _LAST_WITH_FIELD + 1] + RELEASES[_FIRST_OURS:]
-"""Those that a snapshot can be made for: Firecracker's ``version`` took up to 1.5.0,
-and 1.16.0 is the first that vmmd has been; nothing reads a file for those between."""
 
 CHANGES: dict[str, tuple[str, ...]] = {
     # smt, cpu_template and the boot source; huge_pages.

@@ -12,7 +12,7 @@ from vmmd.state.outlook import outlook
 from vmmd.state.record import Refusal
 from vmmd.state.snapshot import encode
 from vmmd.state.translate import translate_down, translate_up, upgraded
-from vmmd.state.versions import TARGETS
+from vmmd.state.versions import RELEASES
 
 if TYPE_CHECKING:
     import argparse
@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
     )
     add = command.parser.add_argument
     add("file", metavar="FILE", help="the state file")
-    add("target", metavar="TARGET", help=f"a release, {TARGETS[0]} to {TARGETS[-1]}")
+    add("target", metavar="TARGET", help=f"a release, {RELEASES[0]} to {RELEASES[-1]}")
     add("out", metavar="OUT", nargs="?", help="where to")
     add("--dry-run", action="store_true", help="only say what would be lost")
 
@@ -45,8 +45,8 @@ def main(argv: Sequence[str]) -> int:
 
 def _translate(command: Command, arguments: argparse.Namespace) -> int:
     target = arguments.target
-    if target not in TARGETS:
-        known = f"there are {', '.join(TARGETS)}"
+    if target not in RELEASES:
+        known = f"there are {', '.join(RELEASES)}"
         raise ConfigError(f"{target}: there is no such release; {known}")
     newest = _newest(arguments.file)
     (prospect,) = outlook(newest, RECORDS, (target,))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmmd.cli.nat import POOL, Nat, free_network, may_administer
+from vmmd.cli.nat import POOL, Nat, free_network, may_administer, network_of
 from vmmd.errors import HostError
 
 NAT = Nat(4321, IPv4Network("10.213.7.8/30"))
@@ -25,6 +25,7 @@ def test_names_and_addresses() -> None:
     assert (NAT.gateway, NAT.address) == ("10.213.7.9", "10.213.7.10")
     assert NAT.cmdline == "vmmd.ip=10.213.7.10/30,10.213.7.9"
     assert NAT.guest_mac == "06:00:0a:d5:07:0a"
+    assert NAT.gateway_mac == "06:00:0a:d5:07:09"
 
 
 def test_the_largest_process_id_makes_names_that_fit() -> None:
@@ -41,6 +42,31 @@ def test_a_free_network_overlaps_none_in_use(pid: int, used: list[IPv4Network]) 
         assert found.subnet_of(POOL)
         assert found.prefixlen == 30
         assert not any(found.overlaps(network) for network in used)
+
+
+@given(st.integers(0, POOL.num_addresses // 4 - 1), st.text("ab =", max_size=9))
+def test_a_guests_network_is_read_from_its_command_line(number: int, more: str) -> None:
+    network = IPv4Network((int(POOL[0]) + 4 * number, 30))
+    line = f"{more} vmmd.ip=192.0.2.2/24,192.0.2.1 {Nat(1, network).cmdline} {more}"
+    assert network_of(line) == network
+
+
+@pytest.mark.parametrize(
+    "cmdline",
+    [
+        "",
+        "console=ttyS0",
+        "vmmd.ip=192.0.2.2/30,192.0.2.1",  # not of the pool
+        "vmmd.ip=10.213.7.9/30,10.213.7.10",  # the other way round
+        "vmmd.ip=10.213.7.10/24,10.213.7.9",
+        "vmmd.ip=10.213.7.10/30,10.213.7.9x",
+        "no_vmmd.ip=10.213.7.10/30,10.213.7.9",
+        "vmmd.ip=10.213.7.1000/30,10.213.7.9",
+    ],
+)
+def test_a_command_line_without_a_network_of_ours(cmdline: str) -> None:
+    with pytest.raises(HostError, match=r"not started with --net.* give --tap"):
+        network_of(cmdline)
 
 
 def test_wider_routes_do_not_count() -> None:

@@ -174,11 +174,19 @@ def test_a_tap_by_name_is_used_as_it_is() -> None:
     assert left() == ["mine", "0"]
 
 
-def test_a_snapshot_has_its_own_interfaces() -> None:
+def test_a_snapshot_that_is_not_there_leaves_nothing() -> None:
     command = [*RUN[:-2], "--restore", "/nowhere", "--net"]
     done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "vmmd run: /nowhere/vm.state: there is no such file\n"
+    assert left() == ["0"]
+
+
+def test_a_snapshots_interface_has_one_tap() -> None:
+    command = [*RUN[:-2], "--restore", "/nowhere", "--net", "mine", "--tap", "eth0=t"]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "--net: with --restore give --tap IFACE=DEV" in done.stderr
+    assert "--net and --tap eth0=t are for one interface" in done.stderr
 
 
 def test_without_the_capability_it_says_what_would_help() -> None:

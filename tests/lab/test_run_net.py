@@ -1,4 +1,5 @@
-"""`vmmd run --net` with a Debian guest: it reaches the world, and leaves no trace."""
+"""`vmmd run --net` with a Debian guest: it reaches the world, leaves no trace, and
+is reached again in another process that has its snapshot."""
 
 from __future__ import annotations
 
@@ -7,10 +8,12 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.helpers.commands import vmmd as run
 from tests.helpers.debian_guest import Namespace, namespace, ssh_options
 from tests.helpers.guest import Monitor, cmdline, vmmd
 from tests.helpers.poll import until
@@ -31,13 +34,13 @@ def left(where: Namespace) -> list[str]:
     return [*sorted({*links} - {"lo"}), *tables, forwarding]
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(360)
 def test_a_guest_that_reaches_the_world_by_nat(
     guest_images: Images, tmp_path: Path
 ) -> None:
     subprocess.run(["modprobe", "-a", "veth", "nf_tables", "nft_masq"], check=True)
     subprocess.run(["modprobe", "-a", "nft_chain_nat", "nft_ct"], check=True)
-    disk, key = tmp_path / "root.ext4", tmp_path / "key"
+    disk, key, sock = (tmp_path / name for name in ("root.ext4", "key", "sock"))
     subprocess.run(
         ["cp", "--sparse=always", str(guest_images.debian.rootfs), str(disk)],
         check=True,
@@ -49,7 +52,7 @@ def test_a_guest_that_reaches_the_world_by_nat(
         cloud.bzimage,
         cloud,
         cmdline("ssh,sleep", more="rw"),
-        more=("--root", "--drive", str(disk), "--net"),
+        more=("--root", "--drive", str(disk), "--net", "--api-sock", str(sock)),
     )
     with namespace("home") as home, namespace("world") as world:
         home.ip(f"link add up0 type veth peer name down0 netns {world.name}")
@@ -63,7 +66,12 @@ def test_a_guest_that_reaches_the_world_by_nat(
             assert found
             login = ["ssh", *ssh_options(key), f"root@{found[1]}"]
             home.run(*login, f"ping -c 3 -w 60 {WORLD}")
+            run("snapshot", "create", sock, tmp_path / "saved")
             pid = monitor.child.pid
             assert left(home) == ["up0", found[2], f"table ip vmmd_{pid}", "1"]
             os.kill(pid, signal.SIGKILL)
             until(lambda: left(home) == ["up0", "0"], every_s=0.1)
+        again = [sys.executable, "-m", "vmmd", "run", "--restore", tmp_path / "saved"]
+        with Monitor(home.command(*map(str, again), "--net"), deadline_s=110) as other:
+            other.expect(f"the guest is {found[1]}")
+            home.run(*login, f"ping -c 3 -w 60 {WORLD}")

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 OWN_TAP = ""
 """``--net`` without a name."""
 
+IFACE_ID = "eth0"
+
 
 @dataclass(frozen=True, slots=True)
 class Interface:
@@ -33,35 +35,37 @@ def add_option(parser: argparse.ArgumentParser) -> None:
         metavar="TAP",
         help="a network interface on this tap; without a name on one of its own, with"
         " NAT, for as long as the guest runs (needs root); the guest's init is told"
-        " its address by vmmd.ip=ADDRESS/PREFIX,GATEWAY",
+        " its address by vmmd.ip=ADDRESS/PREFIX,GATEWAY; with --restore the guest's"
+        " network of before",
     )
 
 
 @contextmanager
-def interface(net: str | None) -> Iterator[Interface]:
+def interface(net: str | None, known: str | None = None) -> Iterator[Interface]:
     """What ``--net`` asks for, for the length of the block.
 
-    Raises HostError, which says what is missing, before the block.
+    ``known``: the command line that told a guest its network, if it was started
+    before. Raises HostError, which says what is missing, before the block.
     """
     if net is None:
         yield Interface()
     elif net != OWN_TAP:
-        yield Interface({"iface_id": "eth0", "host_dev_name": net})
+        yield Interface({"iface_id": IFACE_ID, "host_dev_name": net})
     else:
-        with _nat() as made:
+        with _nat(known) as made:
             yield made
 
 
 @contextmanager
-def _nat() -> Iterator[Interface]:
-    from vmmd.cli.nat import open_nat
+def _nat(known: str | None) -> Iterator[Interface]:
+    from vmmd.cli.nat import network_of, open_nat
 
-    made = open_nat()
+    made = open_nat(None if known is None else network_of(known))
     try:
         nat = made.nat
         text = f"the guest is {nat.address}, its gateway {nat.gateway}, on {nat.tap}"
         print(f"vmmd run: {text}", file=sys.stderr, flush=True)
-        config = {"iface_id": "eth0", "host_dev_name": nat.tap}
+        config = {"iface_id": IFACE_ID, "host_dev_name": nat.tap}
         yield Interface(config | {"guest_mac": nat.guest_mac}, nat.cmdline)
     finally:
         made.close()

@@ -86,6 +86,11 @@ class Nat:
         return "06:00:" + self.network[2].packed.hex(":")
 
     @property
+    def gateway_mac(self) -> str:
+        """The tap's: a guest that comes back in another process still knows it."""
+        return "06:00:" + self.network[1].packed.hex(":")
+
+    @property
     def cmdline(self) -> str:
         """What tells the guest's init."""
         return f"vmmd.ip={self.address}/{_PREFIX_BITS},{self.gateway}"
@@ -94,6 +99,7 @@ class Nat:
         """The lines for ``ip -batch`` that make the tap."""
         return (
             f"tuntap add dev {self.tap} mode tap\n"
+            f"link set {self.tap} address {self.gateway_mac}\n"
             f"addr add {self.gateway}/{_PREFIX_BITS} dev {self.tap}\n"
             f"link set {self.tap} up\n"
         )
@@ -133,14 +139,21 @@ class Guarded:
         self._guard.wait()
 
 
-def open_nat() -> Guarded:
+def open_nat(network: IPv4Network | None = None) -> Guarded:
     """Make a tap with NAT; HostError says what is missing, and nothing is left.
 
+    ``network``: that of a guest who knows it already; else a free one is taken.
     Starts processes: to be called while this one has a single thread.
     """
     check()
     sweep()
-    nat = Nat(os.getpid(), free_network(os.getpid(), _networks_in_use()))
+    used = _networks_in_use()
+    nat = Nat(os.getpid(), network or free_network(os.getpid(), used))
+    if _is_used(nat.network, used):
+        raise HostError(
+            f"--net: the guest's network, {nat.network}, is in use on this host, perhaps "
+            "by the guest itself or a clone: end that, or give --tap IFACE=DEV"
+        )
     if nat.tap in _links():
         raise HostError(
             f"--net: {nat.tap} is in use, by a process of another container"
@@ -195,16 +208,35 @@ def free_network(pid: int, used: Iterable[IPv4Network]) -> IPv4Network:
 
     Processes that start at once look from different places on.
     """
-    # Wider ones (a default route, 10.0.0.0/8) lose to the tap's own.
-    inside = [network for network in used if network.subnet_of(POOL)]
+    inside = [*used]
     size = 1 << 32 - _PREFIX_BITS
     count = POOL.num_addresses // size
     for number in range(count):
         start = int(POOL[0]) + (pid + number) % count * size
         network = IPv4Network((start, _PREFIX_BITS))
-        if not any(network.overlaps(other) for other in inside):
+        if not _is_used(network, inside):
             return network
     raise HostError(f"--net: no /{_PREFIX_BITS} of {POOL} is free on this host")
+
+
+def _is_used(network: IPv4Network, used: Iterable[IPv4Network]) -> bool:
+    """Wider ones (a default route, 10.0.0.0/8) lose to the tap's own."""
+    return any(network.overlaps(other) for other in used if other.subnet_of(POOL))
+
+
+def network_of(cmdline: str) -> IPv4Network:
+    """The network that a guest's command line tells it. HostError if it is not ours."""
+    for found in re.finditer(r"(?<!\S)vmmd\.ip=([\d.]+)/\d+,[\d.]+(?!\S)", cmdline):
+        try:
+            network = IPv4Network(f"{found[1]}/{_PREFIX_BITS}", strict=False)
+        except ValueError:
+            continue
+        if network.subnet_of(POOL) and Nat(0, network).cmdline == found[0]:
+            return network
+    raise HostError(
+        "--net: the snapshot's guest was not started with --net, its command line has "
+        f"no vmmd.ip= of {POOL}: give --tap IFACE=DEV"
+    )
 
 
 def sweep() -> None:

@@ -8,7 +8,7 @@ import re
 import sys
 from typing import TYPE_CHECKING
 
-from vmmd.cli.interface import Interface, add_option, interface
+from vmmd.cli.interface import IFACE_ID, OWN_TAP, Interface, add_option, interface
 from vmmd.errors import ExitError, VmmdError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
 
         listener = socket.socket(fileno=listen(arguments.api_sock).detach())
     try:
-        with interface(arguments.net) as net:
+        with interface(arguments.net, _cmdline_before(arguments)) as net:
             return run(_options(arguments, net), listener)
     except ExitError as error:
         print(f"vmmd run: {_plain(error)}", file=sys.stderr)
@@ -141,7 +141,7 @@ def _options(arguments: argparse.Namespace, net: Interface) -> Options:
         start_time_us=None,
         start_time_cpu_us=None,
         parent_cpu_time_us=None,
-        restore=_snapshot(arguments) if arguments.restore else None,
+        restore=_snapshot(arguments, net) if arguments.restore else None,
     )
 
 
@@ -152,8 +152,9 @@ def _misused(arguments: argparse.Namespace) -> str | None:
             for text in getattr(arguments, option):
                 if "=" not in text:
                     return f"--{option} {text}: with --restore give {given}"
-        if arguments.net is not None:
-            return "--net: with --restore give --tap IFACE=DEV"
+        taps = [text for text in arguments.tap if text.startswith(f"{IFACE_ID}=")]
+        if taps and arguments.net is not None:
+            return f"--net and --tap {taps[0]} are for one interface: give one of them"
     elif arguments.tap or arguments.no_resume or arguments.clock_realtime:
         return "--tap, --no-resume and --clock-realtime are of --restore DIR"
     if arguments.no_resume and arguments.api_sock is None:
@@ -161,7 +162,19 @@ def _misused(arguments: argparse.Namespace) -> str | None:
     return None
 
 
-def _snapshot(arguments: argparse.Namespace) -> SnapshotLoadParams:
+def _cmdline_before(arguments: argparse.Namespace) -> str | None:
+    """Of a snapshot whose network is to be made again, the guest's command line."""
+    if not arguments.restore or arguments.net != OWN_TAP:
+        return None
+    from vmmd.cli.snapshot.files import folder, load
+    from vmmd.saved import RECORDS, saved_of
+    from vmmd.state.translate import upgraded
+
+    found = upgraded(load(folder(arguments.restore).state), RECORDS)
+    return saved_of(found.records).info.boot_args or ""
+
+
+def _snapshot(arguments: argparse.Namespace, net: Interface) -> SnapshotLoadParams:
     """The snapshot to go on from, and what is elsewhere now."""
     from vmmd import snapshot_params as p
     from vmmd.cli.snapshot.files import folder, load
@@ -172,6 +185,8 @@ def _snapshot(arguments: argparse.Namespace) -> SnapshotLoadParams:
         [text.split("=", 1) for text in texts]
         for texts in (arguments.drive, arguments.tap)
     )
+    if net.config:
+        taps.append([net.config["iface_id"], net.config["host_dev_name"]])
     return p.SnapshotLoadParams(
         snapshot_path=files.state,
         mem_backend=p.MemBackendConfig(files.memory, p.MemBackendType.FILE),

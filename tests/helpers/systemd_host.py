@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,7 +96,8 @@ def _booted(process: subprocess.Popen[bytes], log: Path) -> SystemdHost:
 
     def running() -> bool:
         assert process.poll() is None, log.read_text()
-        if not (pids := children.read_text().split()):
+        pids = children.read_text().split()
+        if not pids or not _is_systemd(pids[0]):
             return False
         asked = SystemdHost(int(pids[0])).run("systemctl", "is-system-running")
         return asked.stdout == "running\n"
@@ -106,13 +108,24 @@ def _booted(process: subprocess.Popen[bytes], log: Path) -> SystemdHost:
     return host
 
 
+def _is_systemd(pid: str) -> bool:
+    """Until it is, what lies at /run is the host's: systemctl would ask its systemd."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text() == "systemd\n"
+    except (FileNotFoundError, ProcessLookupError):
+        return False  # it has ended: its parent will, and tells
+
+
 @contextmanager
 def _cgroup() -> Iterator[Path]:
     """A cgroup2 of its own, gone with all that it came to hold."""
     mounts = map(str.split, Path("/proc/self/mounts").read_text().splitlines())
-    top = next(Path(fields[1]) for fields in mounts if fields[2] == "cgroup2")
-    made = top / f"vmmd-test-{os.getpid()}"
-    made.mkdir()
+    tops = [fields[1] for fields in mounts if fields[2] == "cgroup2"]
+    if not tops:
+        raise RuntimeError(
+            "a systemd needs a cgroup2 mount; /proc/self/mounts has none"
+        )
+    made = Path(tempfile.mkdtemp(prefix="vmmd-test-", dir=tops[0]))
     try:
         yield made
     finally:

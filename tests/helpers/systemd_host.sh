@@ -14,12 +14,14 @@ for folder in etc usr/bin opt; do
         -o "lowerdir=/$folder,upperdir=$layer/upper,workdir=$layer/work"
 done
 
+# A link of the host may lead out of the layers: nothing is written through one.
+rm -rf /etc/vmmd /opt/vmmd /etc/machine-id /etc/systemd/journald.conf.d /usr/bin/firecracker
+
 # As the README installs it, but for the package, which is the one under test. It is
 # bound elsewhere since the unit's PrivateTmp= may hide the place where it lies.
 mkdir -p /opt/vmmd/source /opt/vmmd/venv /etc/vmmd /etc/systemd/journald.conf.d
 mount --bind "$source" /opt/vmmd/source
 mount --bind "$venv" /opt/vmmd/venv
-rm -f /usr/bin/firecracker # a link may lead out of the layers
 cat >/usr/bin/firecracker <<'END'
 #!/opt/vmmd/venv/bin/python
 import sys

@@ -86,7 +86,7 @@ fuzz: install
 # test-long: 2,000 examples everywhere, long fuzzing, soak
 test-long: install
 	@VMMD_HYPOTHESIS=long VMMD_KICKS=1000000 VMMD_FORCED_KICKS=20000 \
-	    VMMD_POSTS=1000000 $(PY) -m pytest -q -m "not lab" tests
+	    VMMD_POSTS=1000000 $(PY) -m pytest -q --timeout 7200 -m "not lab" tests
 	@fuzz/run 600
 
 # bench: ours, C twin, ratio, pairs, spread

@@ -1,4 +1,4 @@
-"""Hypothesis profiles and the per-tier time limits."""
+"""Hypothesis profiles, the tier of each test, and no skips in CI."""
 
 import os
 from collections.abc import Generator

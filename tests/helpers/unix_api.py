@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CONNECT_DEADLINE_S = 30.0
+ANSWER_DEADLINE_S = 120.0  # a snapshot is long in an emulated host
 
 
 class UnixApi(http.client.HTTPConnection):
@@ -26,6 +27,7 @@ class UnixApi(http.client.HTTPConnection):
         end = time.monotonic() + CONNECT_DEADLINE_S
         while True:
             self.sock = socket.socket(socket.AF_UNIX)
+            self.sock.settimeout(ANSWER_DEADLINE_S)
             try:
                 self.sock.connect(str(self._path))
             except OSError:
@@ -37,7 +39,7 @@ class UnixApi(http.client.HTTPConnection):
                 return
 
     def call(self, method: str, path: str, body: object = None) -> tuple[int, object]:
-        """Status and JSON body (None if empty) of one request."""
+        """Status and JSON body (None if empty) of one request; TimeoutError without."""
         data = None if body is None else json.dumps(body)
         self.request(method, path, data, {"Content-Type": "application/json"})
         reply = self.getresponse()

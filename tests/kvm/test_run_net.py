@@ -71,7 +71,7 @@ def run(sock: Path, *arguments: str, net: str = "") -> Iterator[Run]:
         made.process.kill()
         made.process.communicate(timeout=_DEADLINE_S)
         until(lambda: made.tap not in shell("ip -br link"))
-        sock.unlink()
+        sock.unlink(missing_ok=True)
 
 
 def shell(command: str) -> str:
@@ -98,8 +98,24 @@ def saved(vm: Run, folder: Path) -> str:
     """A snapshot of it in ``folder``; the folder's name."""
     vm.api.ok("PATCH", "/vm", {"state": "Paused"})
     command = [*VMMD, "snapshot", "create", str(vm.sock), str(folder)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    subprocess.run(
+        command, cwd=ROOT, check=True, capture_output=True, timeout=_DEADLINE_S
+    )
     return str(folder)
+
+
+def refused(folder: str) -> str:
+    """Why `vmmd run --restore --net` does not go on from there."""
+    done = subprocess.run(
+        [*VMMD, "run", "--restore", folder, "--net"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=_DEADLINE_S,
+        check=False,
+    )
+    assert done.returncode == 1
+    return done.stderr
 
 
 def test_it_comes_back_with_the_network_that_the_guest_knows(
@@ -110,11 +126,9 @@ def test_it_comes_back_with_the_network_that_the_guest_knows(
         before, (tap, mac) = addresses_of(first.tap), first.interface()
         assert tap == first.tap
         folder = saved(first, tmp_path / "snapshot")
-        clone = [*VMMD, "run", "--restore", folder, "--net"]
-        done = subprocess.run(clone, cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 1
-        assert "is in use on this host" in done.stderr
-        assert "--tap IFACE=DEV" in done.stderr
+        said = refused(folder)
+        assert "is in use on this host" in said
+        assert "--tap IFACE=DEV" in said
     with run(sock, "--restore", folder) as second:
         assert addresses_of(second.tap) == before
         assert second.interface() == (second.tap, mac)
@@ -126,10 +140,7 @@ def test_a_guest_that_had_no_network_of_ours(sock: Path, tmp_path: Path) -> None
     kernel = ("--kernel", str(tmp_path / "kernel"), "--mem", "64M")
     with run(sock, *kernel, net="mine") as first:
         folder = saved(first, tmp_path / "snapshot")
-    clone = [*VMMD, "run", "--restore", folder, "--net"]
-    done = subprocess.run(clone, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert "was not started with --net" in done.stderr
+    assert "was not started with --net" in refused(folder)
     shell("ip tuntap add dev other mode tap")
     with run(sock, "--restore", folder, net="other") as second:
         tap, _ = second.interface()

@@ -286,55 +286,47 @@ def refused(stack: ExitStack, folder: Path, state: Path, memory: Path) -> str:
     return str(answer["fault_message"])
 
 
+BITCODE = "An error occurred during bitcode serialization: bitcode error"
+UNLOADABLE = [  # the state file, the memory file, what the answer says
+    ("none", "s.mem", "Failed to open snapshot file: No such"),
+    (".", "s.mem", "Failed to load snapshot state from file: IO Error: Is a directory"),
+    ("disk", "s.mem", BITCODE),
+    ("cut", "s.mem", BITCODE),
+    ("flipped", "s.mem", "CRC64 validation failed"),
+    ("s.state", "none", "load guest memory: No such file"),
+    ("s.state", "short", "exceeds largest possible file offset"),
+    ("s.state", "other.mem", "is of snapshot"),
+]
+
+
+def damage(folder: Path) -> None:
+    """Make damaged copies of "s.state" and "s.mem" beside them."""
+    good = (folder / "s.state").read_bytes()
+    flipped = bytearray(good)
+    flipped[len(good) // 2] ^= 1
+    (folder / "flipped").write_bytes(flipped)
+    (folder / "cut").write_bytes(good[:-100])
+    (folder / "short").write_bytes((folder / "s.mem").read_bytes()[:-4096])
+
+
 def test_what_cannot_be_loaded_ends_the_process_with_a_reason(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.write_bytes(bytes(1 << 20))
-    good, memory = tmp_path / "s.state", tmp_path / "s.mem"
-    restore = "Load snapshot error: Failed to restore from snapshot: "
     with ExitStack() as stack:
         first = booted(stack, tmp_path / "0", drive=disk)
         create(first, tmp_path, "s")
         create(first, tmp_path, "other")
-        flipped = tmp_path / "flipped"
-        data = bytearray(good.read_bytes())
-        data[len(data) // 2] ^= 1
-        flipped.write_bytes(data)
-        cut = tmp_path / "cut"
-        cut.write_bytes(good.read_bytes()[:-100])
-        short = tmp_path / "short"
-        short.write_bytes(memory.read_bytes()[:-4096])
-        cases = {
-            "gone": (
-                tmp_path / "none",
-                memory,
-                "Failed to open snapshot file: No such",
-            ),
-            "folder": (
-                tmp_path,
-                memory,
-                "Failed to load snapshot state from file: IO Error: Is a directory",
-            ),
-            "foreign": (
-                disk,
-                memory,
-                "An error occurred during bitcode serialization: bitcode error",
-            ),
-            "cut": (
-                cut,
-                memory,
-                "An error occurred during bitcode serialization: bitcode error",
-            ),
-            "flipped": (flipped, memory, "CRC64 validation failed"),
-            "nomem": (good, tmp_path / "none", "load guest memory: No such file"),
-            "short": (good, short, "exceeds largest possible file offset"),
-            "other": (good, tmp_path / "other.mem", "is of snapshot"),
-        }
-        for name, (state_file, memory_file, text) in cases.items():
-            message = refused(stack, tmp_path / f"p-{name}", state_file, memory_file)
-            assert message.startswith(restore)
+        damage(tmp_path)
+        for number, (state, memory, text) in enumerate(UNLOADABLE):
+            files = (tmp_path / state, tmp_path / memory)
+            message = refused(stack, tmp_path / f"p-{number}", *files)
+            assert message.startswith(
+                "Load snapshot error: Failed to restore from snapshot: "
+            )
             assert text in message
         disk.unlink()
-        message = refused(stack, tmp_path / "disk-gone", good, memory)
+        files = (tmp_path / "s.state", tmp_path / "s.mem")
+        message = refused(stack, tmp_path / "disk-gone", *files)
         assert message.endswith(f"No such file or directory (os error 2) {disk}")
 
 

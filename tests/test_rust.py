@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from vmmd.rust import (
     WHITE_SPACE,
     ParseIntError,
+    c_path,
     debug_char,
     debug_str,
     io_error,
@@ -51,6 +52,17 @@ def test_errors_of_the_system() -> None:
         'Os { code: 2, kind: NotFound, message: "No such file or directory" }'
     )
     assert "kind: Uncategorized" in io_error_debug(OSError(errno.EIO, ""))
+
+
+def test_a_path_with_a_nul_in_it() -> None:
+    assert c_path("/a b") == "/a b"
+    with pytest.raises(OSError, match="NUL") as caught:
+        c_path("/a\0b")
+    assert io_error(caught.value) == "file name contained an unexpected NUL byte"
+    assert io_error_debug(caught.value) == (
+        "Error { kind: InvalidInput, "
+        'message: "file name contained an unexpected NUL byte" }'
+    )
 
 
 @pytest.mark.parametrize(

@@ -140,14 +140,34 @@ def _extends_grapheme(char: str) -> bool:
     return unicodedata.category(char) in ("Mn", "Me")
 
 
+class NulError(OSError):
+    """A path with a NUL in it, which no system call can be given."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_errno.EINVAL, message)
+        self.message = message
+
+
+def c_path(path: str) -> str:
+    """The path, if it can be handed to the kernel. NulError."""
+    if "\0" in path:
+        raise NulError("file name contained an unexpected NUL byte")
+    return path
+
+
 def io_error(error: OSError) -> str:
-    """``{}`` of an ``io::Error`` that came from the system."""
+    """``{}`` of an ``io::Error`` that came from the system, or of a NulError."""
+    if isinstance(error, NulError):
+        return error.message
     code = error.errno or 0
     return f"{_message(code)} (os error {code})"
 
 
 def io_error_debug(error: OSError) -> str:
-    """``{:?}`` of an ``io::Error`` that came from the system."""
+    """``{:?}`` of an ``io::Error`` that came from the system, or of a NulError."""
+    if isinstance(error, NulError):
+        message = debug_str(error.message)
+        return f"Error {{ kind: InvalidInput, message: {message} }}"
     code = error.errno or 0
     kind = _KINDS.get(code, "Uncategorized")
     message = debug_str(_message(code))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from vmmd._native import ffi, lib
 from vmmd.errors import HostError
 from vmmd.memory import GuestMemory, Region
-from vmmd.rust import io_error
+from vmmd.rust import c_path, io_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -129,7 +129,7 @@ class HostFile:
         Non-blocking for the open alone: a FIFO without a writer would hang it.
         """
         access = os.O_RDWR if writable else os.O_RDONLY
-        fd = os.open(path, access | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = os.open(c_path(path), access | os.O_CLOEXEC | os.O_NONBLOCK)
         os.set_blocking(fd, True)
         return cls(path, fd)
 

@@ -16,7 +16,7 @@ import sys
 import time
 
 from vmmd.errors import ConfigError
-from vmmd.rust import io_error, io_error_debug
+from vmmd.rust import c_path, io_error, io_error_debug
 
 DEFAULT_INSTANCE_ID = "anonymous-instance"
 
@@ -89,7 +89,7 @@ class Logger:
 
     def _replace_target(self, path: str) -> None:
         try:
-            fd = os.open(path, _OPEN_FLAGS, 0o666)
+            fd = os.open(c_path(path), _OPEN_FLAGS, 0o666)
         except OSError as error:
             raise LoggerUpdateError(error) from None
         self._target.close()

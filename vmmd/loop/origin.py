@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from vmmd.errors import HostError
 from vmmd.frozen import dataclass
-from vmmd.rust import io_error
+from vmmd.rust import c_path, io_error
 
 if TYPE_CHECKING:
     from vmmd.state.manifest import MemoryManifest
@@ -56,7 +56,7 @@ def open_memory_file(path: str, size: int, snapshot_id: str | None) -> int:
     text, which follows ``Error creating guest memory from file: ``.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(c_path(path), os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise HostError(f"Failed to load guest memory: {io_error(error)}") from error
     try:

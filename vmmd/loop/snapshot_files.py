@@ -29,7 +29,7 @@ from vmmd.loop.commit import (
 )
 from vmmd.loop.memory_file import Onto
 from vmmd.loop.origin import BaseFile, get_id, lock
-from vmmd.rust import io_error
+from vmmd.rust import c_path, io_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -237,8 +237,8 @@ class SnapshotFiles:
 
 def _check_target(path: str, what: str) -> str:
     """The real path of a target that can be written."""
-    real = os.path.realpath(path)
     with _naming(what, "open"):
+        real = os.path.realpath(c_path(path))
         number = errno.ENOENT if not path else _refusal(path, real)
         if number:
             raise OSError(number, "")

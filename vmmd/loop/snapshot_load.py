@@ -54,6 +54,7 @@ _FILE = "Failed to get snapshot state from file: "
 _STATE = "Failed to load snapshot state from file: "
 _BUILD = "Failed to build microVM from snapshot: "
 _MEMORY = "Failed to load guest memory: Error creating guest memory from "
+_USUAL_SIZE = 1 << 17
 _HUGE = (
     "Cannot restore hugetlbfs backed snapshot by mapping the memory file. Please use"
     " uffd."
@@ -170,7 +171,9 @@ def _content(path: str) -> bytes:
         text = f"Failed to open snapshot file: {io_error(error)}"
         raise HostError(text) from error
     try:
-        return file.pread(min(file.size, MAX_FILE_SIZE) + 1, 0)
+        start = file.pread(_USUAL_SIZE, 0)
+        # What is no regular file has no size to ask for.
+        return start if len(start) < _USUAL_SIZE else file.pread(MAX_FILE_SIZE + 1, 0)
     except OSError as error:
         raise HostError(f"{_STATE}IO Error: {io_error(error)}") from error
     finally:

@@ -160,6 +160,8 @@ def _hand_over(path: str, message: bytes, uffd: int) -> socket.socket:
     connection.settimeout(CONNECT_S)
     step = "Failed to connect to UDS Unix stream"
     try:
+        if "\0" in path:
+            raise ValueError("paths must not contain interior null bytes")
         if len(os.fsencode(path)) >= _SUN_LEN:
             raise ValueError("path must be shorter than SUN_LEN")
         connection.connect(path)

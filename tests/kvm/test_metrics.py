@@ -93,7 +93,7 @@ def test_a_fifo_that_nobody_reads(tmp_path: Path) -> None:
         vmm.api.ok("PUT", "/actions", START)
         answers = [vmm.api.call("PUT", "/actions", FLUSH) for _ in range(20)]
         text = (
-            "Internal VMM error: Metrics error: Failed to write metrics: "
+            "Internal VMM error: Metrics error: "
             "Resource temporarily unavailable (os error 11)"
         )
         assert answers[-1] == (400, {"fault_message": text})
@@ -108,6 +108,34 @@ def test_a_fifo_that_nobody_reads(tmp_path: Path) -> None:
     assert lines[-1]["logger"]["missed_metrics_count"] == missed
     # What a line that was missed would have told, the next one tells.
     assert sum(line["put_api_requests"]["actions_count"] for line in lines) == 22
+
+
+def test_what_cannot_be_written_is_in_the_log(tmp_path: Path) -> None:
+    with daemon(tmp_path) as vmm:
+        vmm.api.ok("PUT", "/metrics", {"metrics_path": "/dev/full"})
+        started(vmm, RESET)
+        assert vmm.wait() == 0
+        why = "No space left on device (os error 28)"
+        assert f"Failed to write metrics: {why}" in vmm.stdout()
+        assert f"Failed to write metrics while stopping: {why}" in vmm.stdout()
+
+
+def test_of_a_process_without_a_guest_only_the_signal_that_ends_it_is_told(
+    tmp_path: Path,
+) -> None:
+    told = {}
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        with daemon(tmp_path) as vmm:
+            path = measured(vmm)
+            vmm.process.send_signal(number)
+            vmm.wait()
+        vmm.sock.unlink(missing_ok=True)
+        told[number] = metrics(path)
+        path.unlink()
+    assert told[signal.SIGTERM] == []
+    (line,) = told[signal.SIGHUP]
+    assert line["signals"]["sighup"] == 1
+    assert line["put_api_requests"]["metrics_count"] == 1
 
 
 @pytest.mark.parametrize("body", [{}, {"metrics_path": 1}])

@@ -66,6 +66,12 @@ class Tally:
         """A signal was caught: "SIGHUP"."""
         self.counts["signals", name.lower()] += 1
 
+    @property
+    def has_died(self) -> bool:
+        """Whether a signal was caught that ends the process."""
+        caught = {key for group, key in self.counts if group == "signals"}
+        return not caught <= {"sigpipe"}
+
     def took(self, name: str, duration_us: int, *, in_turn: bool) -> None:
         """How long the last ``name`` took; ``in_turn``: without the wait for its turn.
 

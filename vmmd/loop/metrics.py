@@ -16,7 +16,7 @@ import trio
 from vmmd.errors import ConfigError
 from vmmd.http.tally import Tally
 from vmmd.resources.fault import ResourceFault, RustError
-from vmmd.rust import debug_str, io_error
+from vmmd.rust import c_path, debug_str, io_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +36,7 @@ class MetricsFile:
     """A file, made if need be, or a FIFO. Raises OSError where that cannot be."""
 
     def __init__(self, path: str) -> None:
-        self._fd = os.open(path, _OPEN_FLAGS, 0o666)
+        self._fd = os.open(c_path(path), _OPEN_FLAGS, 0o666)
         self._rest = b""
 
     def write(self, line: bytes) -> None:
@@ -59,6 +59,7 @@ class Metrics:
     def __init__(self, options: Options) -> None:
         self.tally = Tally()
         self._logger = options.logger
+        self._log = options.logger.channel("main", "vmm::logger").error
         self._file: MetricsFile | None = None
         self._missed = 0
         self._before: Tree = {}
@@ -105,34 +106,40 @@ class Metrics:
 
     def flush(self) -> None:
         """Write a line, if anybody wants it. ConfigError if it cannot be written."""
+        if self._board is None:
+            return
         try:
             self._write()
         except OSError as error:
             self._missed += 1
-            raise ConfigError(
-                "Internal VMM error: Metrics error: Failed to write metrics: "
-                f"{io_error(error)}"
-            ) from error
+            text = f"Internal VMM error: Metrics error: {io_error(error)}"
+            raise ConfigError(text) from error
 
     def close(self) -> None:
-        """Flush a last time. The board is still there."""
-        self._flush_or_miss()
+        """Flush a last time. The board is still there, if there was one.
+
+        Without one there is nothing to tell, but for the signal that ends it.
+        """
+        if self._board is not None or self.tally.has_died:
+            self._flush_or_miss(" while stopping")
         if self._file is not None:
             self._file.close()
             self._file = None
 
-    def _flush_or_miss(self) -> None:
+    def _flush_or_miss(self, when: str = "") -> None:
         try:
             self._write()
-        except OSError:
+        except OSError as error:
             self._missed += 1
+            self._log(f"Failed to write metrics{when}: {io_error(error)}")
 
     def _write(self) -> None:
-        if self._file is None or self._board is None:
+        if self._file is None:
             return
         from vmmd.metrics import since, tree  # only who wants them pays for them
 
-        now = tree(time.time_ns() // 1_000_000, self._sources(), _devices(self._board))
+        devices = _devices(self._board) if self._board else ()
+        now = tree(time.time_ns() // 1_000_000, self._sources(), devices)
         line = json.dumps(since(self._before, now), separators=(",", ":"))
         self._file.write(line.encode() + b"\n")
         self._before = now

@@ -95,6 +95,14 @@ def test_enumerations_become_what_they_stand_for() -> None:
 INNER = {"@": "inner/2", "flag": False, "low": 0}
 
 
+def nested(depth: int) -> object:
+    """An array in an array: repr() gives up at a thousand."""
+    value: object = 1
+    for _ in range(depth):
+        value = (value,)
+    return value
+
+
 @pytest.mark.parametrize(
     ("field", "value", "text"),
     [
@@ -108,6 +116,7 @@ INNER = {"@": "inner/2", "flag": False, "low": 0}
         ("maybe", 256, "maybe: 256 is out of range"),
         ("inner", (), "inner: is an array, not inner/2"),
         ("inner", {**INNER, "@": "inner/1"}, "inner: is 'inner/1', not inner/2"),
+        ("inner", {**INNER, "@": nested(5000)}, "inner: is an array, not inner/2"),
         ("inner", {"@": "inner/2", "low": 0}, "inner.flag: is missing"),
         ("inner", {**INNER, "z": 0}, "inner.z: is not known"),
         ("inner", {**INNER, "flag": 0}, "inner.flag: is an integer, not a boolean"),

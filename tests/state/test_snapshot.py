@@ -174,7 +174,7 @@ def read_or_told(data: bytes) -> None:
         (sealed(header_map(), 5), "record: is not fields, id,", ""),
         (sealed(header_map(), entry_map(kind=b"k")), "record: kind or id is not", ""),
         (sealed(header_map(), entry_map(version=0)), "k: version 0 is out", ""),
-        (sealed(header_map(), entry_map(version=True)), "k: version True", ""),
+        (sealed(header_map(), entry_map(version=True)), "k: version is a boolean", ""),
         (sealed(header_map(), entry_map(fields=())), "k: fields are not a map", ""),
         (sealed(header_map(), entry_map(optional=1)), "k: optional is not", ""),
         (sealed(header_map(), entry_map(), entry_map()), "k: is there twice", ""),
@@ -228,6 +228,14 @@ def test_what_nests_too_deeply_is_refused() -> None:
     assert decode(nested(15)).entries[0].kind == "k"
     with pytest.raises(SnapshotError, match="k: nests more than 16 deep"):
         decode(nested(16))
+
+
+def test_a_version_that_nests_too_deeply_to_be_shown() -> None:
+    whole = msgpack.packb(entry_map())
+    assert whole.endswith(b"version\x01")
+    entry = whole[:-1] + b"\x91" * 1010 + b"\x01"
+    with pytest.raises(SnapshotError, match="k: version is an array"):
+        decode(seal(msgpack.packb(header_map()) + entry))
 
 
 def test_a_foreign_file_is_its_own_kind_of_error() -> None:

@@ -188,7 +188,9 @@ class Schema:
         if fields.keys() != (self._tagged_keys if tag else self._keys):
             _refuse_keys(self._tagged_keys if tag else self._keys, fields)
         if tag and fields[TAG] != tag:
-            raise FieldFault(f"is {fields[TAG]!r}, not {tag}")
+            found = fields[TAG]  # perhaps nested so deeply that repr() gives up
+            shown = repr(found) if type(found) is str else type_name(found)
+            raise FieldFault(f"is {shown}, not {tag}")
         fit = self._fit(integers := self._pick_integers(fields))
         if fit and not self._others:
             return self._make(*integers)

@@ -28,7 +28,7 @@ from vmmd.state.damage import (
     judged,
     wrong_checksum,
 )
-from vmmd.state.fields import MAX_ITEMS, MAX_TEXT, FieldFault
+from vmmd.state.fields import MAX_ITEMS, MAX_TEXT, FieldFault, type_name
 from vmmd.state.manifest import MemoryManifest
 from vmmd.state.record import I64, U16, U32, record
 
@@ -260,8 +260,10 @@ def _read_entry(plain: Value) -> Entry:
     if type(kind) is not str or type(name) is not str:
         raise SnapshotError("record: kind or id is not a string")
     where = named(kind, name)
-    if type(version) is not int or not 0 < version <= 0xFFFF:
-        raise SnapshotError(f"{where}: version {version!r} is out of range")
+    if type(version) is not int:
+        raise SnapshotError(f"{where}: version is {type_name(version)}")
+    if not 0 < version <= 0xFFFF:
+        raise SnapshotError(f"{where}: version {version} is out of range")
     if type(fields) is not dict:
         raise SnapshotError(f"{where}: fields are not a map")
     if type(optional) is not bool:

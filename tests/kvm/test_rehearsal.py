@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.helpers.program import printed_by
 
 # Prints what the process has open before and after, and after the VM was taken.
@@ -31,3 +33,28 @@ def test_a_board_is_built_and_closed_and_a_vm_is_left() -> None:
     assert before == "[]"
     assert after == "1 ['/dev/kvm', 'anon_inode:kvm-vm']"
     assert taken == "[]"
+
+
+# Prints that it lives after a rehearsal that was allowed little: of what, how much.
+LIMITED = """
+import os, resource, sys, trio
+from vmmd.loop import rehearsal
+
+async def main():
+    limit = int(sys.argv[2])
+    if sys.argv[1] == "RLIMIT_NOFILE":
+        limit += max(map(int, os.listdir("/proc/self/fd")))
+    resource.setrlimit(getattr(resource, sys.argv[1]), (limit, limit))
+    await rehearsal.rehearse(lambda: True)
+    print("lives")
+
+trio.run(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("limit", "value"),
+    [("RLIMIT_FSIZE", 64 << 20), *(("RLIMIT_NOFILE", more) for more in range(8))],
+)
+def test_a_process_that_is_allowed_little_outlives_it(limit: str, value: int) -> None:
+    assert printed_by(LIMITED, limit, str(value)) == "lives\n"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.helpers.daemon import COMMAND, DEADLINE_S, daemon
+from tests.helpers.program import printed_by
 from tests.helpers.unix_api import UnixApi
 
 if TYPE_CHECKING:
@@ -202,3 +203,17 @@ def test_closed_standard_files_are_nobodys_console(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.wait()
+
+
+# Prints how many descriptors it may have, once the table was to have grown.
+FEW = """
+import resource
+from vmmd.loop.daemon import _grow_fd_table
+resource.setrlimit(resource.RLIMIT_NOFILE, (512, 512))
+_grow_fd_table()
+print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+"""
+
+
+def test_a_process_may_be_allowed_few_descriptors() -> None:
+    assert printed_by(FEW) == "512\n"

@@ -63,6 +63,8 @@ logging.getLogger("trio.abc.Instrument").addFilter(lambda record: print(record.l
 trio.run(main, instruments=[Faulty()])
 print(inspect.signature(lambda one: one), inspect.cleandoc(" a\n b"), textwrap.dedent(" a"))
 print(pathlib.Path("/a b").as_uri(), platform.python_implementation())
+import urllib.parse
+print(urllib.parse.quote("a b"))
 """
 
 # Compares what stays answered with what the real module says of every coroutine there is.
@@ -127,6 +129,7 @@ def test_answers_are_for_the_time_of_the_import() -> None:
         "(one) a",
         "b a",
         "file:///a%20b CPython",
+        "a%20b",
     ]
 
 

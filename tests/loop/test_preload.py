@@ -20,6 +20,7 @@ class Server:
 
 class Supervisor:
     boot_path = sys.argv[2] == "configured"
+    loading = sys.argv[2] == "a load"
     board = object() if sys.argv[2] == "a guest" else None
 
 async def main():
@@ -48,6 +49,7 @@ trio.run(main, clock=clock)
 
 EXPECTED = {
     "configured": ["False", "True", "False", "False"],
+    "a load": ["False", "True", "False", "False"],
     "nothing": ["False", "True", "False", "True"],
     "a guest": ["False", "False", "False", "False"],
 }

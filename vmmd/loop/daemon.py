@@ -12,6 +12,7 @@ import fcntl
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
@@ -61,10 +62,11 @@ def run(options: Options, listener: socket.socket | None) -> int:
 def _grow_fd_table() -> None:
     """Make room for every descriptor at once, while there is one thread.
 
-    Each doubling later costs 8 to 20 ms, as the kernel then waits for RCU.
+    Each doubling later costs 8 to 20 ms, as the kernel then waits for RCU. Where
+    fewer are allowed there is nothing to do.
     """
-    highest = fcntl.fcntl(2, fcntl.F_DUPFD_CLOEXEC, FD_TABLE_SIZE - 1)
-    os.close(highest)
+    with suppress(OSError):
+        os.close(fcntl.fcntl(2, fcntl.F_DUPFD_CLOEXEC, FD_TABLE_SIZE - 1))
 
 
 async def _restore(supervisor: Supervisor, params: SnapshotLoadParams) -> None:

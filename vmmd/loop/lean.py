@@ -79,6 +79,8 @@ def stand_in() -> None:
     """Put a stand-in for each module that is not imported."""
     for name in UNUSED:
         sys.modules.setdefault(name, Later(name))
+    # As the import system would: it does not, since it finds the module there.
+    import_module("urllib").__dict__["parse"] = sys.modules["urllib.parse"]
     for name in _STAYING:
         if isinstance(sys.modules[name], Later):
             sys.modules[name].__dict__.update(_STAYING[name])

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         """What was asked for so far."""
 
         boot_path: bool
+        loading: bool
         board: Board | None
 
 
@@ -58,7 +59,7 @@ async def preload(server: Answering, asked: Asked) -> None:
 
 
 def _is_unused(asked: Asked) -> bool:
-    return asked.board is None and not asked.boot_path
+    return asked.board is None and not asked.boot_path and not asked.loading
 
 
 def load(ready: Callable[[], None]) -> None:

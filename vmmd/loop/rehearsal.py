@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 from contextlib import ExitStack, closing, suppress
 from typing import TYPE_CHECKING
 
@@ -70,8 +71,9 @@ _PARAMS = SnapshotLoadParams(
 async def rehearse(wanted: Callable[[], bool]) -> None:
     """Take requests, read a state file, build a board, and leave a VM behind.
 
-    Gives way every few milliseconds, and ends when it is not ``wanted`` any more.
-    What this host cannot do is left to the load, which will say so.
+    Gives way between its steps, of which the longest are a board and its end, 10 ms
+    each, and ends when it is not ``wanted`` any more. What this host cannot do, or
+    has not enough of, is left to the load, which will say so.
     """
     data = _state_file()
     for _ in range(READINGS):
@@ -80,14 +82,21 @@ async def rehearse(wanted: Callable[[], bool]) -> None:
         _ask()
         found = understood(data, _PARAMS, _drop)
         await trio.lowlevel.checkpoint()
-    with suppress(VmmdError):
+    with suppress(VmmdError, OSError):
         host_facts().as_seen()
         await trio.lowlevel.checkpoint()
-        if wanted():
+        if wanted() and _may_grow_files():
             await _build(found)  # once: KVM takes long to take it down
+        if wanted():
             spare.keep()
     gc.collect()
     gc.freeze()
+
+
+def _may_grow_files() -> bool:
+    """Whether memory's file can be made: the signal that says no ends the process."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    return limit == resource.RLIM_INFINITY or limit >= _MEM_SIZE_MIB << 20
 
 
 def _ask() -> None:
@@ -149,6 +158,7 @@ async def _build(found: Found) -> None:
         held.callback(os.close, fd)
         os.truncate(fd, found.manifest.size)
         board = _board(found, fd)
+        await trio.lowlevel.cancel_shielded_checkpoint()
         with trio.CancelScope(shield=True):
             await board.close()
 

@@ -78,6 +78,7 @@ async def _load(supervisor: Supervisor, params: SnapshotLoadParams) -> None:
     if supervisor.boot_path:
         log.info(NOT_ALLOWED)
         raise ConfigError(_LOAD + NOT_ALLOWED)
+    supervisor.loading = True  # for good: the process has its guest then, or ends
     with took(log.debug, "load snapshot"):
         await _take_up(supervisor, params, log)
 

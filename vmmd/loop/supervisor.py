@@ -63,6 +63,7 @@ class Supervisor:
         self.resources = VmResources()
         self.board: Board | None = None
         self.boot_path = False
+        self.loading = False
         """Whether something was to be configured that a snapshot would bring along."""
         self.failure: ExitError | None = None
         self.loaded: Loaded | None = None

@@ -99,8 +99,8 @@ def read_state(vcpu: VcpuFd, msr_list: Iterable[int]) -> VcpuState:
 def tell_stopped(vcpu: VcpuFd) -> bool:
     """Tell the guest that it was stopped: its watchdog shall not bite.
 
-    After each restore and at each pause. False if it has no kvmclock, which is
-    no fault.
+    After each restore; at a pause the thread itself does it. False if it has no
+    kvmclock, which is no fault.
     """
     try:
         vcpu.kvmclock_ctrl()

@@ -7,6 +7,9 @@ units=$1 source=$2 venv=$3
 mount --make-rprivate /
 mount -t tmpfs tmpfs /run
 cp -R "$units" /run/units
+mkdir -p /run/tested/source /run/tested/venv
+mount --bind "$source" /run/tested/source
+mount --bind "$venv" /run/tested/venv
 for folder in etc usr/bin opt; do
     layer=/run/layers/$folder
     mkdir -p "$layer/upper" "$layer/work"
@@ -20,8 +23,8 @@ rm -rf /etc/vmmd /opt/vmmd /etc/machine-id /etc/systemd/journald.conf.d /usr/bin
 # As the README installs it, but for the package, which is the one under test. It is
 # bound elsewhere since the unit's PrivateTmp= may hide the place where it lies.
 mkdir -p /opt/vmmd/source /opt/vmmd/venv /etc/vmmd /etc/systemd/journald.conf.d
-mount --bind "$source" /opt/vmmd/source
-mount --bind "$venv" /opt/vmmd/venv
+mount --bind /run/tested/source /opt/vmmd/source
+mount --bind /run/tested/venv /opt/vmmd/venv
 cat >/usr/bin/firecracker <<'END'
 #!/opt/vmmd/venv/bin/python
 import sys

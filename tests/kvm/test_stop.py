@@ -211,6 +211,7 @@ async def test_threads_have_their_names_and_take_no_process_signals() -> None:
     """SIGTERM and friends are the main thread's, whatever the kernel picks."""
     async with machine(Setup([SPIN, SPIN])) as m:
         m.threads.run()
+        await m.pause()  # a thread that is parked has set its mask
         found = blocked_signals()
     assert sorted(found) == ["fc_vcpu 0", "fc_vcpu 1"]
     for mask in found.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -94,3 +95,27 @@ async def test_a_guest_that_floods_the_service_does_not_hold_the_loop() -> None:
             await trio.lowlevel.checkpoint()
             seen.append(len(service.taken))
         assert max(b - a for a, b in pairwise(seen)) <= 2 * DETOURS_A_LOOK
+
+
+class Slow(Service):
+    """What the guest asks for takes two milliseconds to say."""
+
+    def receive(self, data: bytes, now_ns: int) -> None:
+        end_ns = time.monotonic_ns() + 2_000_000
+        while time.monotonic_ns() < end_ns:
+            pass
+        super().receive(data, now_ns)
+
+
+async def test_answers_that_take_long_are_one_a_look() -> None:
+    async with pumped(SocketTap()) as guest:
+        service = Slow()
+        guest.nic.answer_by(service, MMDS)
+        for _ in range(16):
+            guest.rig.send(arp(MMDS))
+        guest.kick.signal()
+        seen = [0]
+        while guest.rig.tx.used_index() < 16:
+            await trio.lowlevel.checkpoint()
+            seen.append(len(service.taken))
+        assert max(b - a for a, b in pairwise(seen)) <= 2

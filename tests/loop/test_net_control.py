@@ -113,6 +113,20 @@ async def test_a_patch_ends_a_wait_and_is_saved(
         assert guest.nic.device.save().tx_limiter is None
 
 
+async def test_what_came_before_a_limiter_is_not_charged_to_it(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    pair = SocketTap()
+    async with pumped(pair) as guest:
+        guest.send(20)
+        await guest.until(sent=20)
+        begun = autojump_clock.current_time()
+        guest.nic.limit(None, limiter(5, 3_600_000))
+        guest.send(5)
+        await guest.until(sent=25)
+        assert autojump_clock.current_time() == begun
+
+
 async def test_the_tap_is_told_what_the_driver_takes() -> None:
     pair = SocketTap()
     guest = guest_on(pair)

@@ -180,3 +180,20 @@ def test_paths_that_lead_nowhere(path: str) -> None:
         store(TREE).json(path)
     with pytest.raises(NotFound):
         store().text(path)
+
+
+def test_what_is_asked_again_is_not_written_again() -> None:
+    written = list[Json]()
+
+    def counting(value: Json) -> str:
+        written.append(value)
+        return dump(value)
+
+    made = Store(LIMIT, counting)
+    made.put({"a": {"b": 1}})
+    written.clear()
+    assert [made.json("/a") for _ in range(3)] == ['{"b":1}'] * 3
+    assert made.json("") == '{"a":{"b":1}}'
+    assert len(written) == 2
+    made.patch({"a": {"b": 2}})
+    assert made.json("") == '{"a":{"b":2}}'

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import math
 import os
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
     from vmmd.loop.throttle import Throttle
     from vmmd.resources.nets import Net
 
-DETOURS_A_LOOK = 16  # each costs Python some 30 us, and a look is to take 1 ms
+DETOURS_A_LOOK = 16  # most cost Python some 30 us, and a look is to take 1 ms
+_LOOK_NS = 1_000_000  # what the guest asks for at once may cost far more
 _NS_PER_S = 1_000_000_000
 _GONE = "it was deleted: the guest has no network until it is replaced"
 _DOWN = "set it up: `ip link set {} up`"
@@ -115,6 +117,8 @@ class Nic:
         self._tx_throttle = _updated(self._tx_throttle, tx)
         self.device.limit_rx(UNLIMITED, UNLIMITED)
         self.device.limit_tx(UNLIMITED, UNLIMITED)
+        self.device.take_used_rx()  # what came before a limiter is not its to count
+        self.device.take_used_tx()
         self._keep_limiters()
         self._ring()
 
@@ -222,12 +226,15 @@ class Nic:
 
     def _transmit(self) -> Stop:
         """A detour or a tap that fails is worth another drain, but not for ever."""
+        end_ns = time.monotonic_ns() + _LOOK_NS
         for _ in range(DETOURS_A_LOOK):
             stop = self._drain_tx()
             if self._tap_down and not (self._tap_gone or self.device.tap_lost):
                 self._say_up()
             if stop is Stop.DETOUR and self._detour is not None:
                 self._detour.answer()
+                if time.monotonic_ns() > end_ns:
+                    return Stop.BUDGET
             elif stop is Stop.TAP_ERROR:
                 self._say_down()
             else:

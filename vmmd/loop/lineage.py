@@ -24,7 +24,7 @@ class Lineage:
     def __init__(self, board: Board, loaded: Loaded | None = None) -> None:
         self.origin = NOWHERE if loaded is None else loaded.origin
         self.parent_id = None if loaded is None else loaded.snapshot_id
-        self.manifest = None if self.origin.base is None else self.origin.base.manifest
+        self.manifest = None if loaded is None else loaded.manifest
         log = board.vm.get_dirty_log if board.tracks_dirty_pages else None
         self.dirty = DirtyUnion(board.machine.memory, log)
 

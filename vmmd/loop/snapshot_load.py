@@ -82,13 +82,14 @@ _CHAIN = (
 class Loaded:
     """What a load gives: the board, parked, and what it was made from.
 
-    ``close`` lets go of the memory file or page server of ``origin``, once the
-    board is closed.
+    ``manifest`` is of that snapshot's memory. ``close`` lets go of the memory file
+    or page server of ``origin``, once the board is closed.
     """
 
     board: Board
     resources: VmResources
     snapshot_id: str
+    manifest: MemoryManifest
     origin: Origin
     close: Callable[[], None]
 
@@ -129,7 +130,8 @@ async def load(params: SnapshotLoadParams, log: Callable[[str], None]) -> Loaded
         undo.pop_all()
     for pump in board.pumps.values():
         await pump.quiesce()  # until the guest goes on
-    return Loaded(board, resources, header.snapshot_id, origin, close)
+    snapshot_id = header.snapshot_id
+    return Loaded(board, resources, snapshot_id, found.manifest, origin, close)
 
 
 def _kvm() -> Kvm:

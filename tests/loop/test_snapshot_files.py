@@ -97,7 +97,7 @@ def test_killed_at_any_step_there_is_no_half(
             action(each)
         undone = action is commit.undo and done < replaced
         assert loadable(copy) == ("new" if done >= sealed and not undone else "old")
-        assert names(copy) - {"s.prev"} == {"s", "m"}
+        assert names(copy) == {"s", "m"}
 
 
 @pytest.mark.parametrize("step", ["state-sealed", "previous-kept", "memory-replaced"])
@@ -107,6 +107,24 @@ def test_the_first_snapshot_can_be_undone_too(tmp_path: Path, step: str) -> None
     for each in left(tmp_path):
         commit.undo(each)
     assert names(tmp_path) == set()
+
+
+async def test_a_file_of_the_user_s_own_stays(tmp_path: Path) -> None:
+    """No temporary name is one that somebody would give a file."""
+    (tmp_path / "s.prev").write_text("mine")
+    (tmp_path / "m.prev").write_text("mine")
+    await save(str(tmp_path), "old", "Full", "")
+    run(tmp_path, "new", "Full", "previous-kept")
+    for each in left(tmp_path):
+        commit.undo(each)
+    assert loadable(tmp_path) == "old"
+    assert names(tmp_path) == {"s", "m", "s.prev", "m.prev"}
+    assert (tmp_path / "s.prev").read_text() == "mine"
+    (tmp_path / "s").unlink()
+    run(tmp_path, "new", "Full", "state-sealed")
+    for each in left(tmp_path):
+        commit.undo(each)
+    assert names(tmp_path) == {"m", "s.prev", "m.prev"}
 
 
 def run(folder: Path, snapshot_id: str, kind: str, step: str) -> None:
@@ -174,11 +192,11 @@ async def test_left_early_there_is_nothing_new(tmp_path: Path) -> None:
 
 async def test_a_commit_that_fails_is_undone(tmp_path: Path) -> None:
     await save(str(tmp_path), "old", "Full", "")
-    (tmp_path / "s.prev").mkdir()
+    (tmp_path / ".s.new.prev").mkdir()
     with pytest.raises(HostError, match=r"Cannot perform rename .* \(os error 21\)"):
         await save(str(tmp_path), "new", "Full", "")
     assert loadable(tmp_path) == "old"
-    assert names(tmp_path) == {"s", "m", "s.prev"}
+    assert names(tmp_path) == {"s", "m", ".s.new.prev"}
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ The names around a state file S and a memory file M, for a snapshot ID:
     .S.ID.new   .M.ID.new    complete and durable
     .M.ID.merge              complete: pages to merge into M in place
     .M.ID.merging            the same, and the merge has begun
-    S.prev      .M.ID.prev   what stood at the names before
+    .S.ID.prev  .M.ID.prev   what stood at the names before
 
 ``.S.ID.new`` is made last of the complete ones and renamed to S last of all, so
 while it exists the create can be finished; until M is merged in place it can also
@@ -58,7 +58,7 @@ class Names:
     @property
     def state_previous(self) -> str:
         """What was the state file before."""
-        return f"{self.state}.prev"
+        return self._beside(self.state, "prev")
 
     @property
     def memory_part(self) -> str:
@@ -136,6 +136,8 @@ def undo(names: Names) -> None:
         if os.path.exists(names.state_previous) and not os.path.exists(names.state):
             os.rename(names.state_previous, names.state)
         _sync_folders(names)
+    elif os.path.exists(names.state):
+        _unlink(names.state_previous)  # the commit was over
     discard(names)
 
 

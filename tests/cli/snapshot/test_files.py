@@ -269,12 +269,22 @@ def test_check_of_what_is_complete(
     state = tmp_path / "s" / "vm.state"
     said = f"{state}: snapshot s, Full, is complete\n"
     assert run(capsys, 0, "check", tmp_path / "s")[0] == said
+    shutil.copy(state, tmp_path / "s" / ".vm.state.s.prev")
     shutil.copy(state, f"{state}.prev")
     out, _ = run(capsys, 0, "check", tmp_path / "s")
-    assert (
-        out == f"{state}.prev: was left of a create that is complete: removed\n{said}"
-    )
-    assert sorted(os.listdir(tmp_path / "s")) == ["vm.mem", "vm.state"]
+    assert out == f"{state}: snapshot s was interrupted: finished\n{said}"
+    mine = "vm.state.prev"
+    assert sorted(os.listdir(tmp_path / "s")) == ["vm.mem", "vm.state", mine]
+
+
+def test_check_names_the_state_file_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(tmp_path / "s", "s", MODEL)
+    previous = tmp_path / "s" / ".vm.state.s.prev"
+    os.rename(tmp_path / "s" / "vm.state", previous)
+    _, errors = run(capsys, 1, "check", tmp_path / "s")
+    one_line(errors, f"there is no snapshot; {previous} is one before it")
 
 
 def interrupt(folder: Path, *, complete: bool) -> None:
@@ -318,7 +328,7 @@ def test_whoever_misses_the_state_file_is_told_of_check(
 ) -> None:
     folder = tmp_path / "s"
     interrupt(folder, complete=True)
-    os.rename(folder / "vm.state", folder / "vm.state.prev")
+    os.rename(folder / "vm.state", folder / ".vm.state.new.prev")
     _, errors = run(capsys, 2, "verify", folder)
     one_line(errors, f"`vmmd snapshot check {folder}` ends it")
     run(capsys, 0, "check", folder)

@@ -64,12 +64,6 @@ def settle(files: Pair, *, undo_all: bool = False) -> Iterator[str]:
             undo(names)
             yield f"{files.state}: snapshot {names.snapshot_id} was interrupted: undone"
 
-    previous = f"{files.state}.prev"
-    if os.path.exists(previous) and os.path.exists(files.state):
-        load(files.state)
-        os.unlink(previous)
-        yield f"{previous}: was left of a create that is complete: removed"
-
 
 def _is_done(names: Names) -> bool:
     """Whether the state file is there already, so that only the rest is left."""
@@ -81,10 +75,13 @@ def _is_done(names: Names) -> bool:
 
 def _judge(command: Command, files: Pair) -> int:
     """Whether what is there now is a snapshot."""
+    from vmmd.loop.commit import interrupted
+
     if not os.path.exists(files.state):
-        previous = f"{files.state}.prev"
-        older = f"; {previous} is one before it" if os.path.exists(previous) else ""
-        command.trouble(f"{files.state}: there is no snapshot{older}")
+        left = interrupted(files.state, files.memory)
+        older = [n.state_previous for n in left if os.path.exists(n.state_previous)]
+        hint = f"; {' '.join(older)} is one before it" if older else ""
+        command.trouble(f"{files.state}: there is no snapshot{hint}")
         return NO
     header = load(files.state).header
     os.close(open_memory(files, header))

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import mmap
 import os
 import shutil
 import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.helpers.saver import SIZE, content, save
+from vmmd.cli.snapshot.check import settle
+from vmmd.cli.snapshot.files import Pair
 from vmmd.errors import ConfigError, HostError
 from vmmd.loop import commit
 from vmmd.loop.origin import open_memory_file
 from vmmd.loop.snapshot_files import SnapshotFiles
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -160,6 +167,55 @@ async def test_an_interrupted_merge_is_finished_before_the_next(
         await files.open_memory()
     assert loadable(tmp_path) == "new"
     assert names(tmp_path) == {"s", "m"}
+
+
+async def next_create(folder: Path) -> bool:
+    """Begin a Diff of "old", and leave it; whether it would be into a copy."""
+    paths = (str(folder / "s"), str(folder / "m"))
+    with SnapshotFiles.check(*paths, "next") as files:
+        onto = await files.find_onto(SIZE, "old", None)
+        assert onto is not None
+        return onto.copy
+
+
+async def check(folder: Path) -> bool:
+    """As `vmmd snapshot check`; whether there was something to end."""
+    pair = Pair("folder", str(folder / "s"), str(folder / "m"))
+    return len(list(settle(pair))) == 1
+
+
+@pytest.mark.parametrize("end", [next_create, check])
+@pytest.mark.parametrize("step", ["state-sealed", "previous-kept"])
+async def test_a_merge_that_was_left_does_not_reach_a_guest(
+    tmp_path: Path, step: str, end: Callable[[Path], Awaitable[bool]]
+) -> None:
+    """The old pair was whole, and a VM has loaded it since."""
+    await save(str(tmp_path), "old", "Full", "")
+    run(tmp_path, "new", "Diff", step)
+    fd = open_memory_file(str(tmp_path / "m"), SIZE, "old")
+    with mmap.mmap(fd, SIZE, mmap.MAP_PRIVATE, mmap.PROT_READ) as guest:
+        assert await end(tmp_path)
+        assert guest[:] == content("old")
+    os.close(fd)
+    assert loadable(tmp_path) == "old"
+    assert names(tmp_path) == {"s", "m"}
+
+
+@pytest.mark.parametrize("end", [next_create, check])
+async def test_a_merge_that_has_begun_waits_for_the_guest(
+    tmp_path: Path, end: Callable[[Path], Awaitable[bool]]
+) -> None:
+    await save(str(tmp_path), "old", "Full", "")
+    run(tmp_path, "new", "Diff", "merge-begun")
+    before = names(tmp_path)
+    fd = open_memory_file(str(tmp_path / "m"), SIZE, None)
+    with pytest.raises(HostError, match="a VM runs from it, and a merge"):
+        await end(tmp_path)
+    assert os.pread(fd, SIZE, 0) == content("old")
+    assert names(tmp_path) == before
+    os.close(fd)
+    assert await check(tmp_path)
+    assert loadable(tmp_path) == "new"
 
 
 async def test_a_create_under_way_is_not_disturbed(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from vmmd.errors import HostError
 from vmmd.frozen import dataclass
 from vmmd.loop.memory_file import merge_journal, reserve_journal
-from vmmd.loop.origin import ID_XATTR
+from vmmd.loop.origin import ID_XATTR, lock
 from vmmd.rust import io_error
 
 if TYPE_CHECKING:
@@ -81,6 +81,11 @@ class Names:
         return self._beside(self.memory, "merging")
 
     @property
+    def merges(self) -> tuple[str, str]:
+        """The journal's names once it is complete."""
+        return self.journal, self.merging
+
+    @property
     def memory_previous(self) -> str:
         """What was the memory file before."""
         return self._beside(self.memory, "prev")
@@ -119,6 +124,27 @@ def finish(names: Names, at_step: Callable[[str], None] = _nothing) -> None:
     discard(names)
     if os.path.exists(names.state):
         _unlink(names.state_previous)
+
+
+def finish_left(names: Names) -> bool:
+    """Finish what a killed process left; False if it could only be undone.
+
+    A merge in place is finished under a lock: a VM may have loaded the memory file
+    since, and would see it change. HostError if it has and the merge has begun;
+    OSError from the files.
+    """
+    if not can_finish(names) or not any(map(os.path.exists, names.merges)):
+        finish(names)
+        return True
+    with _open(names.memory, os.O_RDWR) as fd:
+        if lock(fd, fcntl.LOCK_EX):
+            finish(names)
+            return True
+    if os.path.exists(names.merging):
+        text = "a VM runs from it, and a merge into it has begun: end the VM, then "
+        raise HostError(f"{names.memory}: {text}`vmmd snapshot check` finishes it")
+    undo(names)
+    return False
 
 
 def undo(names: Names) -> None:
@@ -181,7 +207,7 @@ def tidy(names: Names) -> None:
         if is_alive(left):
             raise HostError(f"{left.memory}: another snapshot is being written to it")
         try:
-            finish(left)
+            finish_left(left)
         except OSError as error:
             text = f"{left.memory}: an interrupted snapshot cannot be finished: "
             raise HostError(text + io_error(error)) from error

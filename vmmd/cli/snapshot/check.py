@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
 
 def settle(files: Pair, *, undo_all: bool = False) -> Iterator[str]:
     """End what was interrupted, with a line for each. HostError, OSError."""
-    from vmmd.loop.commit import can_finish, finish, interrupted, is_alive, undo
+    from vmmd.loop.commit import can_finish, finish_left, interrupted, is_alive, undo
 
     for names in interrupted(files.state, files.memory):
         if is_alive(names):
@@ -57,12 +57,14 @@ def settle(files: Pair, *, undo_all: bool = False) -> Iterator[str]:
                 f"snapshot {names.snapshot_id} is being written now; wait for its end"
             )
             raise HostError(f"{files.memory}: {text}")
-        if _is_done(names) or (can_finish(names) and not undo_all):
-            finish(names)
-            yield f"{files.state}: snapshot {names.snapshot_id} was interrupted: finished"
-        else:
+        end = "undone"
+        if not _is_done(names) and (undo_all or not can_finish(names)):
             undo(names)
-            yield f"{files.state}: snapshot {names.snapshot_id} was interrupted: undone"
+        elif finish_left(names):
+            end = "finished"
+        else:
+            end = f"undone, as a VM runs from {files.memory}"
+        yield f"{files.state}: snapshot {names.snapshot_id} was interrupted: {end}"
 
 
 def _is_done(names: Names) -> bool:

@@ -11,7 +11,8 @@ The names around a state file S and a memory file M, for a snapshot ID:
 ``.S.ID.new`` is made last of the complete ones and renamed to S last of all, so
 while it exists the create can be finished; until M is merged in place it can also
 be undone. Without it there is nothing to finish: the create was abandoned before,
-or is complete. Every step may be done again.
+or is complete. Every step may be done again. ``.S.ID.part`` is there before any of
+memory's complete ones, and goes after them: see :func:`stray`.
 """
 
 from __future__ import annotations
@@ -24,12 +25,16 @@ from typing import TYPE_CHECKING
 from vmmd.errors import HostError
 from vmmd.frozen import dataclass
 from vmmd.loop.memory_file import merge_journal, reserve_journal
-from vmmd.loop.origin import ID_XATTR, lock
+from vmmd.loop.origin import ID_XATTR, get_id, lock
 from vmmd.rust import io_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+_STRAY = (
+    "{0}: snapshot {1.snapshot_id} of it was interrupted, with another {2} file: "
+    "`vmmd snapshot check` of its own two files ends it"
+)
 _TEMPORARY = ("part", "new", "merge", "merging", "prev")
 
 
@@ -89,6 +94,11 @@ class Names:
     def memory_previous(self) -> str:
         """What was the memory file before."""
         return self._beside(self.memory, "prev")
+
+    @property
+    def memory_complete(self) -> tuple[str, ...]:
+        """The names under which there is memory that somebody may want."""
+        return (self.memory_new, *self.merges, self.memory_previous)
 
     @property
     def folders(self) -> tuple[str, ...]:
@@ -157,7 +167,7 @@ def undo(names: Names) -> None:
     if os.path.exists(names.state_new):
         if os.path.exists(names.memory_previous):
             os.rename(names.memory_previous, names.memory)
-        elif not os.path.exists(names.memory_new) and not os.path.exists(names.journal):
+        elif not any(map(os.path.exists, names.memory_complete)) and _is_new(names):
             _unlink(names.memory)  # it was renamed, and there was none before
         if os.path.exists(names.state_previous) and not os.path.exists(names.state):
             os.rename(names.state_previous, names.state)
@@ -169,12 +179,11 @@ def undo(names: Names) -> None:
 
 def discard(names: Names) -> None:
     """Unlink all that is temporary. Before or after the commit, not within."""
-    for path in (names.state_part, names.state_new):
+    with suppress(FileNotFoundError):
+        os.rename(names.state_new, names.state_part)  # no more to be finished
+    for path in (names.memory_part, *names.memory_complete):
         _unlink(path)
-    for path in (names.memory_part, names.memory_new, names.memory_previous):
-        _unlink(path)
-    for path in (names.journal, names.merging):
-        _unlink(path)
+    _unlink(names.state_part)  # the last: memory is never left without it
 
 
 def interrupted(state: str, memory: str) -> tuple[Names, ...]:
@@ -189,6 +198,30 @@ def interrupted(state: str, memory: str) -> tuple[Names, ...]:
     # An id has no dot: that is a file of a target with a longer name.
     found = {snapshot_id for snapshot_id in found if "." not in snapshot_id}
     return tuple(Names(*real, snapshot_id) for snapshot_id in sorted(found))
+
+
+def stray(names: Names) -> str | None:
+    """Why these cannot be the two files of the create that was interrupted.
+
+    Its other half lies beside another file then, and would be lost. None if they
+    can. Without a state file before, what is left of memory once the create is
+    complete looks the same: its own state file at its name tells.
+    """
+    states = (names.state_part, names.state_new, names.state_previous)
+    memories = (names.memory_part, *names.memory_complete)
+    if not any(map(os.path.exists, states)):
+        lost = any(map(os.path.exists, names.memory_complete))
+        return _STRAY.format(names.memory, names, "state") if lost else None
+    here = any(map(os.path.exists, memories)) or _is_new(names)
+    if here or not can_finish(names):
+        return None
+    return _STRAY.format(names.state, names, "memory")
+
+
+def _is_new(names: Names) -> bool:
+    """Whether the memory file is this snapshot's, as far as can be told."""
+    own = (None, names.snapshot_id)
+    return os.path.exists(names.memory) and get_id(names.memory) in own
 
 
 def can_finish(names: Names) -> bool:
@@ -206,6 +239,8 @@ def tidy(names: Names) -> None:
             continue
         if is_alive(left):
             raise HostError(f"{left.memory}: another snapshot is being written to it")
+        if other := stray(left):
+            raise HostError(other)
         try:
             finish_left(left)
         except OSError as error:

@@ -188,8 +188,11 @@ class SnapshotFiles:
         await trio.to_thread.run_sync(self._commit, state)
 
     def _commit(self, state: bytes) -> None:
+        with _naming(STATE, "open"):
+            fd = _create(self._names.state_part, self._names.state)
+        self._fds.append(fd)
         self._seal_memory()
-        self._write_state(state)
+        self._write_state(fd, state)
         self._rename()
 
     def _seal_memory(self) -> None:
@@ -202,12 +205,9 @@ class SnapshotFiles:
             os.rename(names.memory_part, sealed)
         self._at_step("memory-sealed")
 
-    def _write_state(self, data: bytes) -> None:
+    def _write_state(self, fd: int, data: bytes) -> None:
         """Write the state file under its temporary name and make it durable."""
         names = self._names
-        with _naming(STATE, "open"):
-            fd = _create(names.state_part, names.state)
-        self._fds.append(fd)
         view = memoryview(data)
         with _naming(STATE, "write"):
             while view:

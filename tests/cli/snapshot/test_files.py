@@ -277,6 +277,18 @@ def test_check_of_what_is_complete(
     assert sorted(os.listdir(tmp_path / "s")) == ["vm.mem", "vm.state", mine]
 
 
+@pytest.mark.parametrize("suffix", ["prev", "merging"])
+def test_check_clears_away_what_is_left_of_the_memory(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str
+) -> None:
+    """There was no state file before, and the create was killed at its end."""
+    save(tmp_path / "s", "s", MODEL)
+    (tmp_path / "s" / f".vm.mem.s.{suffix}").touch()
+    out, _ = run(capsys, 0, "check", tmp_path / "s")
+    assert "snapshot s was interrupted: finished\n" in out
+    assert sorted(os.listdir(tmp_path / "s")) == ["vm.mem", "vm.state"]
+
+
 def test_check_names_the_state_file_before(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

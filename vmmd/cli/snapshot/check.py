@@ -57,6 +57,7 @@ def settle(files: Pair, *, undo_all: bool = False) -> Iterator[str]:
                 f"snapshot {names.snapshot_id} is being written now; wait for its end"
             )
             raise HostError(f"{files.memory}: {text}")
+        _refuse_stray(names, undo_all=undo_all)
         end = "undone"
         if not _is_done(names) and (undo_all or not can_finish(names)):
             undo(names)
@@ -65,6 +66,18 @@ def settle(files: Pair, *, undo_all: bool = False) -> Iterator[str]:
         else:
             end = f"undone, as a VM runs from {files.memory}"
         yield f"{files.state}: snapshot {names.snapshot_id} was interrupted: {end}"
+
+
+def _refuse_stray(names: Names, *, undo_all: bool) -> None:
+    """Leave alone what the other half of may still be somewhere."""
+    from vmmd.loop.commit import stray
+
+    other = stray(names)
+    if other and not _is_done(names):
+        if os.path.exists(names.merging):  # half of it is in the memory file
+            raise HostError(other)
+        if not undo_all:
+            raise HostError(f"{other}; where those are gone, --undo clears it away")
 
 
 def _is_done(names: Names) -> bool:

@@ -146,3 +146,49 @@ def test_undo_leaves_the_memory_of_another_snapshot(tmp_path: Path) -> None:
     os.rename(tmp_path / "aside" / "state", tmp_path / ".one.new.new")
     check(one, memory, undo=True)
     assert two.read_text() == get_id(str(memory)) == "next"
+
+
+@pytest.mark.parametrize("step", ["state-sealed", "previous-kept"])
+@pytest.mark.parametrize("end", ["check", "next"])
+def test_without_its_new_memory_it_is_undone(
+    tmp_path: Path, step: str, end: str
+) -> None:
+    """On two file systems a power loss may keep the later of two names alone."""
+    state, memory = tmp_path / "state", tmp_path / "mem"
+    make(state, memory, "old")
+    kill(state, memory, "new", step)
+    os.rename(tmp_path / ".mem.new.new", tmp_path / ".mem.new.part")
+    if end == "check":
+        assert "interrupted: undone: its memory was lost" in check(state, memory)[0]
+    else:
+        kill(state, memory, "next", "memory-opened")
+        check(state, memory)
+    assert state.read_text() == get_id(str(memory)) == "old"
+    assert set(contents(tmp_path)) == {"state", "mem"}
+
+
+@pytest.mark.parametrize("name", ["m", "aside/m"])
+def test_a_folder_of_memory_s_own_is_durable_before_the_state_is_sealed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "aside").mkdir()
+    fsync, synced, before = os.fsync, list[str](), list[str]()
+
+    def record(fd: int) -> None:
+        fsync(fd)
+        synced.append(os.readlink(f"/proc/self/fd/{fd}"))
+
+    def at_step(step: str) -> None:
+        if step == "memory-sealed":
+            before.extend(synced)
+
+    async def save_two() -> None:
+        paths = (str(tmp_path / "s"), str(tmp_path / name))
+        with SnapshotFiles.check(*paths, "new", at_step=at_step) as files:
+            await files.open_memory()
+            await files.commit(b"new")
+
+    monkeypatch.setattr(os, "fsync", record)
+    trio.run(save_two)
+    own = name != "m"
+    assert before[1:] == [str(tmp_path / "aside")] * own

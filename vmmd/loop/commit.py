@@ -136,25 +136,34 @@ def finish(names: Names, at_step: Callable[[str], None] = _nothing) -> None:
         _unlink(names.state_previous)
 
 
-def finish_left(names: Names) -> bool:
-    """Finish what a killed process left; False if it could only be undone.
+def finish_left(names: Names) -> str | None:
+    """Finish what a killed process left; else undo it, and say why.
 
     A merge in place is finished under a lock: a VM may have loaded the memory file
     since, and would see it change. HostError if it has and the merge has begun;
     OSError from the files.
     """
+    if can_finish(names) and _lost_memory(names):
+        undo(names)
+        return "its memory was lost"
     if not can_finish(names) or not any(map(os.path.exists, names.merges)):
         finish(names)
-        return True
+        return None
     with _open(names.memory, os.O_RDWR) as fd:
         if lock(fd, fcntl.LOCK_EX):
             finish(names)
-            return True
+            return None
     if os.path.exists(names.merging):
         text = "a VM runs from it, and a merge into it has begun: end the VM, then "
         raise HostError(f"{names.memory}: {text}`vmmd snapshot check` finishes it")
     undo(names)
-    return False
+    return "a VM runs from the one before"
+
+
+def _lost_memory(names: Names) -> bool:
+    """Whether neither the new memory is there, nor M the new one: no power."""
+    new = any(map(os.path.exists, (names.memory_new, *names.merges)))
+    return not new and not _is_new(names)
 
 
 def undo(names: Names) -> None:
@@ -315,8 +324,13 @@ def _keep_memory(names: Names) -> None:
 
 def _sync_folders(names: Names) -> None:
     for folder in names.folders:
-        with _open(folder, os.O_RDONLY | os.O_DIRECTORY) as fd:
-            os.fsync(fd)
+        sync_folder(folder)
+
+
+def sync_folder(folder: str) -> None:
+    """Make the names in a folder durable. OSError."""
+    with _open(folder, os.O_RDONLY | os.O_DIRECTORY) as fd:
+        os.fsync(fd)
 
 
 def _unlink(path: str) -> None:

@@ -24,6 +24,7 @@ from vmmd.loop.commit import (
     finish,
     interrupted,
     set_id,
+    sync_folder,
     tidy,
     undo,
 )
@@ -203,6 +204,8 @@ class SnapshotFiles:
             os.fsync(fd)
             sealed = names.journal if self._merging else names.memory_new
             os.rename(names.memory_part, sealed)
+            if len(names.folders) > 1:  # within one, names change in their order
+                sync_folder(os.path.dirname(sealed))
         self._at_step("memory-sealed")
 
     def _write_state(self, fd: int, data: bytes) -> None:

@@ -61,10 +61,9 @@ def settle(files: Pair, *, undo_all: bool = False) -> Iterator[str]:
         end = "undone"
         if not _is_done(names) and (undo_all or not can_finish(names)):
             undo(names)
-        elif finish_left(names):
-            end = "finished"
         else:
-            end = f"undone, as a VM runs from {files.memory}"
+            why = finish_left(names)
+            end = f"undone: {why}" if why else "finished"
         yield f"{files.state}: snapshot {names.snapshot_id} was interrupted: {end}"
 
 

@@ -20,7 +20,7 @@ from vmmd.cli.snapshot.check import settle
 from vmmd.cli.snapshot.files import Pair
 from vmmd.errors import ConfigError, HostError
 from vmmd.loop import commit
-from vmmd.loop.origin import open_memory_file
+from vmmd.loop.origin import get_id, open_memory_file
 from vmmd.loop.snapshot_files import SnapshotFiles
 
 if TYPE_CHECKING:
@@ -70,6 +70,30 @@ async def test_a_diff_is_merged_in_place_only_if_nobody_has_it_loaded(
     if loaded:
         assert os.pread(fd, SIZE, 0) == content("old")
         os.close(fd)
+
+
+@pytest.mark.parametrize("kind", ["Full", "Diff"])
+async def test_a_copy_by_links_stays_what_it_is(tmp_path: Path, kind: str) -> None:
+    """As `cp -al` makes it."""
+    await save(str(tmp_path), "old", "Full", "")
+    keep = tmp_path / "keep"
+    shutil.copytree(tmp_path, keep, copy_function=os.link)
+    await save(str(tmp_path), "new", kind, "")
+    assert (loadable(keep), loadable(tmp_path)) == ("old", "new")
+
+
+@pytest.mark.parametrize("step", ["state-sealed", "merge-begun"])
+async def test_nor_does_a_merge_that_was_left_reach_it(
+    tmp_path: Path, step: str
+) -> None:
+    await save(str(tmp_path), "old", "Full", "")
+    run(tmp_path, "new", "Diff", step)
+    (tmp_path / "link").hardlink_to(tmp_path / "m")
+    assert await check(tmp_path)
+    begun = step == "merge-begun"  # too late, and M is of no use else
+    assert loadable(tmp_path) == ("new" if begun else "old")
+    assert get_id(str(tmp_path / "link")) == ("new" if begun else "old")
+    assert names(tmp_path) == {"s", "m", "link"}
 
 
 @pytest.mark.parametrize("kind", ["Full", "Diff"])

@@ -140,8 +140,8 @@ def finish_left(names: Names) -> str | None:
     """Finish what a killed process left; else undo it, and say why.
 
     A merge in place is finished under a lock: a VM may have loaded the memory file
-    since, and would see it change. HostError if it has and the merge has begun;
-    OSError from the files.
+    since, and would see it change, as would a hard link. HostError if a VM has and
+    the merge has begun; OSError from the files.
     """
     if can_finish(names) and _lost_memory(names):
         undo(names)
@@ -149,15 +149,16 @@ def finish_left(names: Names) -> str | None:
     if not can_finish(names) or not any(map(os.path.exists, names.merges)):
         finish(names)
         return None
+    begun = os.path.exists(names.merging)
     with _open(names.memory, os.O_RDWR) as fd:
-        if lock(fd, fcntl.LOCK_EX):
+        if lock(fd, fcntl.LOCK_EX) and (begun or os.fstat(fd).st_nlink == 1):
             finish(names)
             return None
-    if os.path.exists(names.merging):
+    if begun:
         text = "a VM runs from it, and a merge into it has begun: end the VM, then "
         raise HostError(f"{names.memory}: {text}`vmmd snapshot check` finishes it")
     undo(names)
-    return "a VM runs from the one before"
+    return "a VM runs from the one before, or a link keeps it"
 
 
 def _lost_memory(names: Names) -> bool:

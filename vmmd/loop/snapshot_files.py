@@ -159,8 +159,8 @@ class SnapshotFiles:
 
         It is if it has ``size`` bytes and is the parent's own file: by its id, or
         for want of one (no xattrs, a copy) by its size alone, as Firecracker
-        judges. In place only if nobody has it loaded; else into a copy.
-        ``manifest``: the parent's.
+        judges. In place only if nobody has it loaded and it has no other name, by which
+        somebody keeps it; else into a copy. ``manifest``: the parent's.
         """
         await self._tidy()
         return self._find_onto(size, parent_id, manifest)
@@ -174,9 +174,10 @@ class SnapshotFiles:
             fd = os.open(self._names.memory, os.O_RDWR | os.O_CLOEXEC)
         self._fds.append(fd)
         known = get_id(fd)
-        if os.fstat(fd).st_size != size or known not in (None, parent_id):
+        held = os.fstat(fd)
+        if held.st_size != size or known not in (None, parent_id):
             return None
-        self._merging = lock(fd, fcntl.LOCK_EX)
+        self._merging = held.st_nlink == 1 and lock(fd, fcntl.LOCK_EX)
         theirs = manifest if known == parent_id else None
         return Onto(BaseFile(fd, theirs), copy=not self._merging)
 

@@ -17,6 +17,7 @@ from vmmd.loop.origin import get_id
 from vmmd.loop.snapshot_files import SnapshotFiles
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 SIZE = 4096
@@ -159,7 +160,7 @@ def test_without_its_new_memory_it_is_undone(
     kill(state, memory, "new", step)
     os.rename(tmp_path / ".mem.new.new", tmp_path / ".mem.new.part")
     if end == "check":
-        assert "interrupted: undone: its memory was lost" in check(state, memory)[0]
+        assert "interrupted: undone: its memory is gone" in check(state, memory)[0]
     else:
         kill(state, memory, "next", "memory-opened")
         check(state, memory)
@@ -192,3 +193,51 @@ def test_a_folder_of_memory_s_own_is_durable_before_the_state_is_sealed(
     trio.run(save_two)
     own = name != "m"
     assert before[1:] == [str(tmp_path / "aside")] * own
+
+
+def kill_undo(state: Path, memory: Path, after: int) -> bool:
+    """Undo in another process, killed ``after`` changes of names; whether it was."""
+    child = os.fork()
+    if not child:
+        left = iter(range(after))
+
+        def dying(change: Callable[..., None]) -> Callable[..., None]:
+            def call(*paths: str) -> None:
+                change(*paths)
+                if next(left, None) is None:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            return call
+
+        try:
+            for name in ("rename", "unlink"):
+                setattr(os, name, dying(getattr(os, name)))
+            check(state, memory, undo=True)
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(child, 0)
+    return os.WIFSIGNALED(status)
+
+
+@pytest.mark.parametrize("undo", [True, False])
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("step", ["state-sealed", "previous-kept", "memory-replaced"])
+def test_an_undo_killed_at_any_moment_is_ended_by_the_next_check(
+    tmp_path: Path, step: str, *, first: bool, undo: bool
+) -> None:
+    for after in range(20):
+        folder = tmp_path / str(after)
+        folder.mkdir()
+        state, memory = folder / "state", folder / "mem"
+        if not first:
+            make(state, memory, "old")
+        kill(state, memory, "new", step)
+        if not kill_undo(state, memory, after):
+            break
+        check(state, memory, undo=undo)
+        now = contents(folder)
+        assert set(now) in ({"state", "mem"}, set())
+        if now:
+            assert state.read_text() == get_id(str(memory))
+        assert undo <= (now.get("state") == (None if first else b"old"))
+    assert 0 < after < 19

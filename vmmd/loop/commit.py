@@ -145,7 +145,7 @@ def finish_left(names: Names) -> str | None:
     """
     if can_finish(names) and _lost_memory(names):
         undo(names)
-        return "its memory was lost"
+        return "its memory is gone"
     if not can_finish(names) or not any(map(os.path.exists, names.merges)):
         finish(names)
         return None
@@ -162,7 +162,10 @@ def finish_left(names: Names) -> str | None:
 
 
 def _lost_memory(names: Names) -> bool:
-    """Whether neither the new memory is there, nor M the new one: no power."""
+    """Whether neither the new memory is there, nor M the new one.
+
+    So a power loss may leave it, and an undo that was killed.
+    """
     new = any(map(os.path.exists, (names.memory_new, *names.merges)))
     return not new and not _is_new(names)
 
@@ -175,16 +178,22 @@ def undo(names: Names) -> None:
     if can_finish(names) and os.path.exists(names.merging):
         raise HostError(f"{names.memory}: the merge has begun, finish it instead")
     if os.path.exists(names.state_new):
-        if os.path.exists(names.memory_previous):
-            os.rename(names.memory_previous, names.memory)
-        elif not any(map(os.path.exists, names.memory_complete)) and _is_new(names):
-            _unlink(names.memory)  # it was renamed, and there was none before
+        _take_memory_back(names)
         if os.path.exists(names.state_previous) and not os.path.exists(names.state):
             os.rename(names.state_previous, names.state)
         _sync_folders(names)
     elif os.path.exists(names.state):
         _unlink(names.state_previous)  # the commit was over
     discard(names)
+
+
+def _take_memory_back(names: Names) -> None:
+    """The new memory goes under ``.part`` again, which says that this has begun."""
+    before = (names.memory_part, names.memory_new, names.journal)
+    if not any(map(os.path.exists, before)) and _is_new(names):
+        os.rename(names.memory, names.memory_part)
+    if os.path.exists(names.memory_previous):
+        os.rename(names.memory_previous, names.memory)
 
 
 def discard(names: Names) -> None:

@@ -20,7 +20,7 @@ from vmmd.cli.snapshot.check import settle
 from vmmd.cli.snapshot.files import Pair
 from vmmd.errors import ConfigError, HostError
 from vmmd.loop import commit
-from vmmd.loop.origin import get_id, open_memory_file
+from vmmd.loop.origin import open_memory_file
 from vmmd.loop.snapshot_files import SnapshotFiles
 
 if TYPE_CHECKING:
@@ -92,7 +92,6 @@ async def test_nor_does_a_merge_that_was_left_reach_it(
     assert await check(tmp_path)
     begun = step == "merge-begun"  # too late, and M is of no use else
     assert loadable(tmp_path) == ("new" if begun else "old")
-    assert get_id(str(tmp_path / "link")) == ("new" if begun else "old")
     assert names(tmp_path) == {"s", "m", "link"}
 
 
@@ -309,6 +308,13 @@ def test_targets_that_cannot_be_written(
         SnapshotFiles.check(f"{tmp_path}/{state}", f"{tmp_path}/{memory}", "id")
     assert str(caught.value) == f"Cannot perform open on the {text}"
     assert names(tmp_path) == before
+
+
+def test_the_longest_name_has_room_for_all_temporary_ones(tmp_path: Path) -> None:
+    fits = 255 - len("..00000000-0000-0000-0000-000000000000.merging")
+    with pytest.raises(HostError, match="memory backing file: Filename too long"):
+        SnapshotFiles.check(str(tmp_path / "s"), f"{tmp_path}/{'m' * (fits + 1)}", "id")
+    SnapshotFiles.check(str(tmp_path / "s"), f"{tmp_path}/{'m' * fits}", "id")
 
 
 def test_an_empty_path_is_no_file() -> None:

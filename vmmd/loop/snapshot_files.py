@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from vmmd.state.manifest import MemoryManifest
 
 STATE, MEMORY = "snapshot", "memory"
-_ROOM = len("..00000000-0000-0000-0000-000000000000.merge")  # what Names adds
+_ROOM = len("..00000000-0000-0000-0000-000000000000.merging")  # what Names adds
 
 
 def _nothing(step: str) -> None:

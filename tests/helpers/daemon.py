@@ -24,7 +24,9 @@ DEADLINE_S = 30
 class Daemon:
     """One process; its output is in files of ``folder``."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
+    def __init__(
+        self, folder: Path, *arguments: str, stdout: int | None = None
+    ) -> None:
         self.folder = folder
         self.sock = folder / "api.sock"
         self._out = (folder / "stdout").open("wb")
@@ -33,7 +35,7 @@ class Daemon:
         self.process = subprocess.Popen(
             [*COMMAND, *api, *arguments],
             stdin=subprocess.DEVNULL,
-            stdout=self._out,
+            stdout=self._out if stdout is None else stdout,
             stderr=self._err,
             env=os.environ | {"PYTHONPATH": os.getcwd()},
             cwd=folder,
@@ -63,7 +65,9 @@ class Daemon:
 
 
 @contextmanager
-def daemon(folder: Path, *arguments: str) -> Iterator[Daemon]:
+def daemon(
+    folder: Path, *arguments: str, stdout: int | None = None
+) -> Iterator[Daemon]:
     """A process that is ended at the end."""
-    with closing(Daemon(folder, *arguments)) as running:
+    with closing(Daemon(folder, *arguments, stdout=stdout)) as running:
         yield running

@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 from contextlib import closing
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
-from tests.helpers.daemon import COMMAND, DEADLINE_S, daemon
+from tests.helpers.daemon import COMMAND, DEADLINE_S, Daemon, daemon
 from tests.helpers.program import printed_by
 from tests.helpers.unix_api import UnixApi
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 BEFORE = "The requested operation is not supported before starting the microVM."
 PREFIX = "RunWithoutApiError error: Failed to build MicroVM from Json: "
@@ -217,3 +215,62 @@ print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
 def test_a_process_may_be_allowed_few_descriptors() -> None:
     assert printed_by(FEW) == "512\n"
+
+
+def cpu_ticks(vmm: Daemon) -> int:
+    """Its processor time, in hundredths of a second."""
+    fields = (
+        Path(f"/proc/{vmm.process.pid}/stat").read_text().rsplit(") ", 1)[1].split()
+    )
+    return int(fields[11]) + int(fields[12])
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_a_log_that_nobody_reads_any_more_holds_up_nothing(
+    tmp_path: Path, kind: str
+) -> None:
+    ends = socket.socketpair() if kind == "socket" else None
+    reader, writer = os.pipe() if ends is None else (end.detach() for end in ends)
+    os.close(reader)
+    with daemon(tmp_path, stdout=writer) as vmm:
+        os.close(writer)
+        for _ in range(3):
+            vmm.api.ok("PUT", "/machine-config", {"vcpu_count": 1, "mem_size_mib": 64})
+        before = cpu_ticks(vmm)
+        time.sleep(0.5)  # the time in which nothing is to happen
+        assert cpu_ticks(vmm) - before < 25
+        vmm.api.ok("GET", "/")
+
+
+@pytest.mark.parametrize(
+    ("argv", "full", "code"), [("--help", "stdout", 1), ("--bogus", "stderr", 153)]
+)
+def test_what_cannot_be_printed_leaves_the_exit_code(
+    tmp_path: Path, argv: str, full: str, code: int
+) -> None:
+    paths = {
+        "stdout": tmp_path / "1",
+        "stderr": tmp_path / "2",
+        full: Path("/dev/full"),
+    }
+    with open(paths["stdout"], "w") as out, open(paths["stderr"], "w") as err:
+        done = subprocess.run(
+            [*COMMAND, argv], timeout=DEADLINE_S, stdout=out, stderr=err
+        )
+    assert done.returncode == code
+    for name in ("1", "2"):
+        if (tmp_path / name).exists():
+            assert "Traceback" not in (tmp_path / name).read_text()
+
+
+@pytest.mark.parametrize(("digits", "code"), [("x", 1), ("1", 0)])
+def test_a_number_of_many_digits(digits: str, code: int) -> None:
+    argv = ("--http-api-max-payload-size", "0" * 5000 + digits, "--no-api")
+    done = subprocess.run(
+        [*COMMAND, *argv, "--version"],
+        timeout=DEADLINE_S,
+        capture_output=True,
+        text=True,
+    )
+    assert "Traceback" not in done.stderr
+    assert done.returncode in (0, code)

@@ -7,6 +7,7 @@ What is slow to import is imported where it is used, after the socket listens;
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 from vmmd import FIRECRACKER_VERSION
 from vmmd.cli.arguments import ArgumentsError, Parser, Values
@@ -86,12 +87,12 @@ def main(
             _check_end(run(options, listener), options)
     except ExitError as error:
         log.error(str(error))
-        os.write(2, f"Error: {error.debug}\n".encode("utf-8", "surrogateescape"))
+        _complain(error.debug)
         log.error(f"Firecracker exiting with error. exit_code={error.exit_code}")
         return error.exit_code
     except Panic as panic:
         log.error(f"Firecracker panicked: {panic}")
-        os.write(2, f"Error: {panic}\n".encode("utf-8", "surrogateescape"))
+        _complain(str(panic))
         log.error("Firecracker exiting with error. exit_code=1")
         return 1
     log.info("Firecracker exiting successfully. exit_code=0")
@@ -279,12 +280,13 @@ def _number(values: Values, name: str, kind: str = "u64") -> int | None:
     if text is None:
         return None
     digits = text.removeprefix("+")
+    whole = digits.lstrip("0") or "0"
     if not (digits.isascii() and digits.isdigit()):
         fault = "InvalidDigit" if text else "Empty"
-    elif len(digits.lstrip("0")) > 20 or int(digits) > _U64_MAX:
+    elif len(whole) > 20 or int(whole) > _U64_MAX:
         fault = "PosOverflow"
     else:
-        return int(digits)
+        return int(whole)
     raise Panic(
         f"'{name}' parameter expected to be of '{kind}' type.: "
         f"ParseIntError {{ kind: {fault} }}"
@@ -337,4 +339,13 @@ def _check_end(code: int, options: Options) -> None:
 
 
 def _print(text: str) -> None:
-    os.write(1, text.encode())
+    try:
+        os.write(1, text.encode())
+    except OSError as error:
+        raise Panic(f"failed printing to stdout: {io_error(error)}") from error
+
+
+def _complain(text: str) -> None:
+    """Nobody may be able to read it: the exit code says it too."""
+    with suppress(OSError):
+        os.write(2, f"Error: {text}\n".encode("utf-8", "surrogateescape"))

@@ -160,6 +160,9 @@ class Channel:
             self._logger.write(level, self._thread, message)
 
 
+_SEND_FLAGS = _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL
+
+
 class _Target:
     """A file descriptor that is written without ever waiting."""
 
@@ -167,6 +170,7 @@ class _Target:
         self._fd = fd
         self._owned = owned
         self._torn = False
+        self._unread = False
         self._socket: _socket.socket | None = None
         if stat.S_ISSOCK(os.fstat(fd).st_mode):
             self._socket = _socket.socket(fileno=os.dup(fd))
@@ -192,14 +196,23 @@ class _Target:
         return cls(1, owned=False)
 
     def write(self, line: bytes) -> bool:
-        """Write a line; False if some of it was lost."""
+        """Write a line; False if some of it was lost.
+
+        Where the reader has gone nothing is tried again: each try is a SIGPIPE, which
+        is worth a line, which is a try.
+        """
+        if self._unread:
+            return False
         if self._torn:
             line = b"\n" + line
         try:
             if self._socket is None:
                 count = os.write(self._fd, line)
             else:
-                count = self._socket.send(line, _socket.MSG_DONTWAIT)
+                count = self._socket.send(line, _SEND_FLAGS)
+        except BrokenPipeError:
+            self._unread = True
+            return False
         except OSError:
             return False
         self._torn = count < len(line)

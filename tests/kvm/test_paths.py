@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -121,6 +123,27 @@ STATE = f"{LOAD}Failed to get snapshot state from file: Failed to load snapshot 
 )
 def test_a_state_file_that_has_no_size(tmp_path: Path, path: str, text: str) -> None:
     assert refused(tmp_path, path, FILE).startswith(f"{STATE}from file: {text}")
+
+
+def test_a_fifo_is_no_memory_file_and_holds_up_nothing(tmp_path: Path) -> None:
+    state, fifo = tmp_path / "state", tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with daemon(tmp_path) as vmm:
+        started(vmm, LOOP)
+        vmm.api.ok("PATCH", "/vm", {"state": "Paused"})
+        whole = {"snapshot_path": str(state), "mem_file_path": str(tmp_path / "m")}
+        vmm.api.ok("PUT", "/snapshot/create", whole)
+    text = refused(tmp_path, str(state), {**FILE, "backend_path": str(fifo)})
+    assert text.startswith(f"{MEMORY}file: Failed to restore guest memory: ")
+
+
+def test_a_nul_in_the_path_of_a_cpu_template(tmp_path: Path) -> None:
+    config = {"boot-source": {"kernel_image_path": "/dev/null"}, "drives": []}
+    (tmp_path / "c").write_text(json.dumps({**config, "cpu-config": BAD}))
+    with daemon(tmp_path, "--config-file", "c") as vmm:
+        assert vmm.wait() == 1
+        assert NUL in vmm.stderr()
+        assert "Traceback" not in vmm.stderr()
 
 
 def refused(folder: Path, state: str, backend: dict[str, str]) -> str:

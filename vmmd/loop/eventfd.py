@@ -6,12 +6,20 @@ import os
 
 import trio
 
+from vmmd.loop.ioctl import host_error
+
 
 class EventFd:
-    """Owns one non-blocking, close-on-exec eventfd. ``fd`` is -1 once closed."""
+    """Owns one non-blocking, close-on-exec eventfd. ``fd`` is -1 once closed.
+
+    HostError if there can be no more.
+    """
 
     def __init__(self) -> None:
-        self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        try:
+            self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        except OSError as error:
+            raise host_error("eventfd", error) from error
 
     def signal(self) -> None:
         """Add one to the counter; wakes the waiter."""

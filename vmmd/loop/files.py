@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from vmmd._native import ffi, lib
 from vmmd.errors import HostError
+from vmmd.loop.ioctl import host_error
 from vmmd.memory import GuestMemory, Region
 from vmmd.rust import c_path, io_error
 
@@ -167,8 +168,11 @@ class HostFile:
         return os.pread(self.fd, length, offset)
 
     def duplicate(self) -> HostFile:
-        """The same open file under another descriptor, with its own life."""
-        return HostFile(self.path, os.dup(self.fd))
+        """The same open file under another descriptor, with its own life. HostError."""
+        try:
+            return HostFile(self.path, os.dup(self.fd))
+        except OSError as error:
+            raise host_error("dup", error) from error
 
     def close(self) -> None:
         """Close the file; again is harmless."""

@@ -11,7 +11,7 @@ from vmmd.http.config_file import parse_config, parse_template, steps
 from vmmd.lifecycle import not_built
 from vmmd.loop.logger import LoggerUpdateError
 from vmmd.resources.fault import ResourceFault, RustError
-from vmmd.rust import debug_str, io_error, io_error_debug
+from vmmd.rust import c_path, debug_str, io_error, io_error_debug
 
 if TYPE_CHECKING:
     from vmmd.loop.supervisor import Supervisor
@@ -102,7 +102,7 @@ def _take(supervisor: Supervisor, action: a.Action) -> None:
 def _read_template(path: str) -> None:
     """The CPU template that a config file names by its path."""
     try:
-        text = Path(path).read_bytes()
+        text = Path(c_path(path)).read_bytes()
     except OSError as error:
         fault = RustError(io_error(error), io_error_debug(error))
         raise ResourceFault("file", fault) from error

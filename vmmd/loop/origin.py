@@ -18,6 +18,8 @@ from vmmd.rust import c_path, io_error
 if TYPE_CHECKING:
     from vmmd.state.manifest import MemoryManifest
 
+# Non-blocking: a FIFO without a writer would hold the loop before it is refused.
+_OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 ID_XATTR = "user.vmmd.id"
 """Of a memory file: the id of its snapshot."""
 
@@ -56,7 +58,7 @@ def open_memory_file(path: str, size: int, snapshot_id: str | None) -> int:
     text, which follows ``Error creating guest memory from file: ``.
     """
     try:
-        fd = os.open(c_path(path), os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(c_path(path), _OPEN_FLAGS)
     except OSError as error:
         raise HostError(f"Failed to load guest memory: {io_error(error)}") from error
     try:

@@ -302,7 +302,11 @@ class Supervisor:
         after = patch_drive(before, update, self._open_disk)
         for old, new in zip(before, after, strict=True):
             if old.file is not new.file:
-                await self._replace_file(new)
+                try:
+                    await self._replace_file(new)
+                except HostError as error:
+                    new.file.close()
+                    raise ConfigError(str(error)) from error
                 old.file.close()
             if old is not new and update.rate_limiter is not None:
                 self._disk(new).limit(update.rate_limiter)

@@ -115,8 +115,11 @@ class Tap(OwnedFd):
             raise host_error(f"TUNSETOFFLOAD {self.name}", error) from error
 
     def duplicate(self) -> Tap:
-        """The same tap under another descriptor, with its own life."""
-        return Tap(self.name, os.dup(self.fd))
+        """The same tap under another descriptor, with its own life. HostError."""
+        try:
+            return Tap(self.name, os.dup(self.fd))
+        except OSError as error:
+            raise host_error("dup", error) from error
 
 
 def _fault(step: TapStep, node: str, name: str, error: OSError | None) -> TapFault:

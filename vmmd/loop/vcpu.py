@@ -92,7 +92,11 @@ class VcpuThreads:
         if slots < 1 or slots & (slots - 1):
             raise ValueError(f"{slots} slots: not a power of two")
         self._work = EventFd()
-        self._state = EventFd()
+        try:
+            self._state = EventFd()
+        except HostError:
+            self._work.close()
+            raise
         self._drained = trio.lowlevel.ParkingLot()
         self._windows: list[Window] = []
         self._tables: dict[tuple[Rule, ...], CData] = {}

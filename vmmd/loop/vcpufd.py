@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING
 
 from vmmd.cpu.msrs import chunks, pack_chunks, pack_msrs, unpack_msrs
 from vmmd.errors import HostError
-from vmmd.loop.ioctl import OwnedFd, buffer_address, get_cpuid, get_struct, ioctl
+from vmmd.loop.ioctl import (
+    OwnedFd,
+    buffer_address,
+    get_cpuid,
+    get_struct,
+    host_error,
+    ioctl,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -80,7 +87,11 @@ class VcpuFd(OwnedFd):
         self.scales_tsc = scales_tsc
         self.tsc_scaled = False
         self.index = index
-        self.run = mmap.mmap(fd, run_size)
+        try:
+            self.run = mmap.mmap(fd, run_size)  # which takes a descriptor, too
+        except OSError as error:
+            super().close()
+            raise host_error("mmap of kvm_run", error) from error
         self.xsave_size = xsave_size
 
     def close(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.helpers.network import own_network
+from tests.helpers.nic import needs_root
 from tests.helpers.poll import until
 from tests.helpers.program import ROOT
 from tests.helpers.unix_api import UnixApi
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="taps need root")
+pytestmark = needs_root
 
 LOOP = bytes.fromhex("66baf803 b056 ee ebfe")  # prints V and loops
 VMMD = (sys.executable, "-m", "vmmd")

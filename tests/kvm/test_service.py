@@ -16,6 +16,7 @@ from vmmd.loop.selftest import kernel_image
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# Process 1 of new namespaces; where that cannot be, CI takes the skip for a failure.
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="systemd needs root")
 
 UNIT = Path(__file__).parents[2] / "systemd" / "vmmd@.service"
